@@ -1,0 +1,67 @@
+"""streamup takes HTTP request bodies of unknown length and streams them into S3 multipart uploads.
+
+No received byte is lost, and no truncated object is ever presented as whole, whatever breaks: the client, the network,
+the process, the power, the store.
+
+The map
+=======
+
+=================  ==============================================================================================
+`layout`           byte position ↔ part; part sizes (pure)
+`upload`           `Upload`: state, numbers, what is allowed next (pure; read this first)
+`errors`           everything that can go wrong, by name (pure)
+`protocols/`       how clients ask: request head → intent, outcome → response head (pure; one file each)
+`spool`            part files on local disk, and the budget that bounds them
+`accumulator`      bytes in, part files out
+`stores/`          where finished bytes go: the `ObjectStore` interface, and S3
+`uploader`         part files in, an object out: parts under the semaphore, completion, outages
+`checkpoint`       what must survive a power cut, in SQLite
+`recovery`         what a restart finds
+`uploads`          all uploads: create, append, inspect, cancel, expire; one writer each
+`body`             a request body that ends with a reason instead of raising
+`server`           the aiohttp application
+`auth`, `config`   who may do what; what the operator decides
+`local`            the embedded store of `serve --local`
+`client/`          what the command line does against a server
+`cli`              wires the above; nothing else does
+`failpoints`       named places where a test may kill the process
+=================  ==============================================================================================
+
+Imports point one way: `cli → server · local · client → auth · body → uploads → recovery → uploader → accumulator →
+spool · checkpoint → protocols → upload → stores → config → layout · errors`. Pure rooms import the standard library
+only. `tests/test_rooms.py` holds the map to this.
+
+A byte's way: `body.RequestBody.read` → `uploads.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`
+(received) → `uploader.Drain` → `stores.ObjectStore.put_part` → `checkpoint.Checkpoint.add_receipt` → the part file goes.
+
+The laws
+========
+
+Each has a test that carries its name (`tests/test_laws.py`).
+
+1. **Received means on disk.** A body byte is in the spool before anything else happens to it. `kill -9` loses nothing
+   received.
+2. **Announced means durable.** An offset told to a client was synced and committed first. It survives a power cut and
+   never falls. A sync is made for an announcement and when an interrupted writer settles, and only then: a stream that
+   nobody asks about never waits for the disk.
+3. **Position decides the part**, never how many parts exist. A part sent twice carries the same bytes both times
+   (except bytes that a power cut took before they were announced).
+4. **Store, then checkpoint, then spool.** A part file is removed only after its receipt is committed. The record may
+   lag the truth, never lead it; nor does memory: an upload whose commit failed is dropped from memory and read again,
+   and nothing is answered from it.
+5. **An irreversible act is announced first**: `creating` and its time before CreateMultipartUpload, `multipart_id`
+   before the first part, `completing` before complete, with the token already in the object's metadata. So is the
+   client's word (is this all? where does it end?), before the body: when what is received reaches that end, in the
+   handler, in a takeover or in recovery, the upload seals itself.
+6. **One writer per upload.** A newcomer stops the old one, waits until it has settled, and goes on from there. A
+   stopped writer ends interrupted whatever its buffer still holds: it drains nothing, seals nothing, and its bytes
+   never appear after the offset the newcomer was told.
+7. **Only a clean end completes.** EOF by the framing and the client's word that this is all. Reset, timeout,
+   cancellation and shutdown only interrupt; an interrupted upload is kept, and can be resumed, until it expires.
+8. **Nothing grows without a bound.** Spool bytes, parts in flight, uploads, and time without a byte are all limited; a
+   full spool means an unread socket for those inside and a refusal at the door.
+9. **One order per key.** Completions of one key take effect in the order in which they were sealed; a sealed upload is
+   never refused for another's sake.
+10. **Fail closed.** A failed sync is never retried into success; what the store refuses is repaired from the spool or
+    the upload fails with its reason; state that is lost makes the upload `failed` (410), never shorter.
+"""

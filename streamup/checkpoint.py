@@ -1,0 +1,381 @@
+"""The checkpoint: what streamup must still know after the power was cut, in SQLite. No other room holds SQL.
+
+One connection in one thread. Each public coroutine is one transaction: when it returns, the change is on the disk
+(WAL, `synchronous=FULL`); when it raises `CheckpointError`, nothing has changed. Transactions that wait at the same
+time share one commit, so a hundred uploads do not pay for a hundred syncs. A cancelled caller does not stop its
+transaction, and need not: each of them records something that has already happened, or announces an act that its
+caller then does not begin.
+
+`locking_mode=EXCLUSIVE` is set before WAL. It refuses a second process on the same state directory, needs no shared
+memory file, and with its single connection stays clear of the WAL-reset bug of SQLite up to 3.51.2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from streamup.errors import CheckpointError, StateDirectoryError
+from streamup.failpoints import failpoint
+from streamup.layout import Layout
+from streamup.stores import Checksum, ObjectMeta, Receipt, StoredObject
+from streamup.upload import LIVE, State, Upload
+
+T = TypeVar("T")
+Transaction = Callable[[sqlite3.Connection], Any]
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE upload (
+        id TEXT PRIMARY KEY, key TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL, reason TEXT,
+        created REAL NOT NULL, touched REAL, ended REAL,
+        length INTEGER, seal_at INTEGER, offset INTEGER NOT NULL, size INTEGER, sealed_order INTEGER,
+        creating REAL, multipart_id TEXT, replaces TEXT,
+        layout TEXT NOT NULL, meta TEXT NOT NULL, stored_object TEXT
+    ) WITHOUT ROWID;
+    CREATE INDEX upload_by_state ON upload (state, ended);
+    CREATE INDEX upload_by_key ON upload (key, created);
+    CREATE TABLE part_file (
+        upload_id TEXT NOT NULL, number INTEGER NOT NULL, synced INTEGER NOT NULL, crc64nvme BLOB NOT NULL,
+        PRIMARY KEY (upload_id, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE receipt (
+        upload_id TEXT NOT NULL, number INTEGER NOT NULL, size INTEGER NOT NULL, etag TEXT NOT NULL,
+        crc64nvme BLOB, sha256 BLOB,
+        PRIMARY KEY (upload_id, number)
+    ) WITHOUT ROWID;
+    """,
+)
+"""What each version of the schema adds; `PRAGMA user_version` counts those that have been applied.
+
+A change of the schema is one more entry, and must keep open uploads as they are.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncedFile:
+    """How much of a part file is known to be durable, and its CRC64NVME."""
+
+    number: int
+    synced: int
+    crc64nvme: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One upload as the checkpoint knows it (`received` is not in it: the spool knows)."""
+
+    upload: Upload
+    synced: dict[int, SyncedFile]
+
+
+class Checkpoint:
+    """The state directory's database. Open it with `Checkpoint.open`; close it with `close`."""
+
+    def __init__(self, path: Path, executor: Executor, *, migrations: Sequence[str] = MIGRATIONS) -> None:
+        """`executor` must run one call at a time: it is the thread that owns the connection."""
+        self._path = path
+        self._executor = executor
+        self._migrations = migrations
+        self._db: sqlite3.Connection
+        self._waiting: list[tuple[Transaction, asyncio.Future[Any]]] = []
+        self._committing: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Open or create the database, and bring it to this version.
+
+        Raises `StateDirectoryError`: in use by another process, written by a newer streamup, or damaged.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._open)
+
+    async def close(self) -> None:
+        """Wait for the transactions under way, and let go of the file."""
+        while self._committing:
+            await asyncio.wait([self._committing])
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._db.close)
+
+    # -- transactions -------------------------------------------------------------------------------------------
+
+    async def save(self, upload: Upload) -> None:
+        """The upload as it is now: created, or changed by a transition."""
+        row = _row(upload)
+        names = ", ".join(row)
+        marks = ", ".join(f":{name}" for name in row)
+        await self._transact("save", lambda db: db.execute(f"REPLACE INTO upload ({names}) VALUES ({marks})", row))  # noqa: S608 - column names of our own
+
+    async def add_receipt(self, upload_id: str, receipt: Receipt) -> None:
+        """The store has this part; its part file is no longer needed (law 4)."""
+
+        def transaction(db: sqlite3.Connection) -> None:
+            db.execute(
+                "REPLACE INTO receipt VALUES (?, ?, ?, ?, ?, ?)",
+                (upload_id, receipt.number, receipt.size, receipt.etag, _crc(receipt.crc64nvme), receipt.sha256),
+            )
+            db.execute("DELETE FROM part_file WHERE upload_id = ? AND number = ?", (upload_id, receipt.number))
+
+        await self._transact("receipt", transaction)
+
+    async def announce(self, upload_id: str, offset: int, files: Sequence[tuple[int, int, int]]) -> None:
+        """Everything up to `offset` has been synced: `files` are (number, synced size, CRC64NVME) (law 2)."""
+
+        def transaction(db: sqlite3.Connection) -> None:
+            db.execute("UPDATE upload SET offset = max(offset, ?) WHERE id = ?", (offset, upload_id))
+            db.executemany(
+                "REPLACE INTO part_file SELECT :id, :number, :synced, :crc WHERE NOT EXISTS "
+                "(SELECT 1 FROM receipt WHERE upload_id = :id AND number = :number)",
+                [{"id": upload_id, "number": n, "synced": s, "crc": _crc(c)} for n, s, c in files],
+            )
+
+        await self._transact("announce", transaction)
+
+    async def settle_recovery(
+        self, uploads: Sequence[Upload], boot_id: str, synced: Mapping[str, Sequence[SyncedFile]]
+    ) -> None:
+        """What a restart found, all of it at once: what is beyond `received` goes, and only now is the boot known."""
+
+        def transaction(db: sqlite3.Connection) -> None:
+            for upload in uploads:
+                row = _row(upload)
+                changes = ", ".join(f"{name} = :{name}" for name in row)
+                db.execute(f"UPDATE upload SET {changes} WHERE id = :id", row)  # noqa: S608 - column names of our own
+                last = max(upload.receipts, default=0)
+                db.execute("DELETE FROM receipt WHERE upload_id = ? AND number > ?", (upload.id, last))
+                db.execute("DELETE FROM part_file WHERE upload_id = ?", (upload.id,))
+                files = [(upload.id, file.number, file.synced, _crc(file.crc64nvme)) for file in synced[upload.id]]
+                db.executemany("INSERT INTO part_file VALUES (?, ?, ?, ?)", files)
+            db.execute("REPLACE INTO setting VALUES ('boot_id', ?)", (boot_id,))
+
+        await self._transact("recovery", transaction)
+
+    async def forget(self, before: float) -> None:
+        """Drop what ended before this time and holds nothing in the store any more."""
+        ended = (
+            "SELECT id FROM upload WHERE ended < ? AND multipart_id IS NULL AND creating IS NULL "
+            "AND state NOT IN ('open', 'sealed', 'completing')"
+        )
+
+        def transaction(db: sqlite3.Connection) -> None:
+            for table in ("receipt", "part_file"):
+                db.execute(f"DELETE FROM {table} WHERE upload_id IN ({ended})", (before,))  # noqa: S608 - names of our own
+            db.execute(f"DELETE FROM upload WHERE id IN ({ended})", (before,))  # noqa: S608 - as above
+
+        await self._transact("forget", transaction)
+
+    # -- questions ----------------------------------------------------------------------------------------------
+
+    async def boot_id(self) -> str | None:
+        """The boot during which this state was last written."""
+
+        def question(db: sqlite3.Connection) -> str | None:
+            row = db.execute("SELECT value FROM setting WHERE name = 'boot_id'").fetchone()
+            return row["value"] if row else None
+
+        return await self._ask(question)
+
+    async def last_order(self) -> int:
+        """The highest place that a seal has been given."""
+        return await self._ask(
+            lambda db: db.execute("SELECT coalesce(max(sealed_order), 0) AS last FROM upload").fetchone()["last"]
+        )
+
+    async def unfinished(self) -> list[Record]:
+        """Uploads that a restart must take up: the live ones, and ended ones with something left in the store."""
+        live = ", ".join(f"'{state}'" for state in sorted(LIVE))
+        where = f"state IN ({live}) OR multipart_id IS NOT NULL OR creating IS NOT NULL ORDER BY created"
+        return await self._ask(lambda db: list(_records(db, where)))
+
+    async def find(self, upload_id: str) -> Record | None:
+        """One upload, whatever its state."""
+        return await self._ask(lambda db: next(_records(db, "id = ?", upload_id), None))
+
+    async def newest_ended(self, key: str) -> Record | None:
+        """The last upload of this key, by the time it was created, that has ended."""
+        where = "key = ? AND ended IS NOT NULL ORDER BY created DESC LIMIT 1"
+        return await self._ask(lambda db: next(_records(db, where, key), None))
+
+    async def ended(self, limit: int) -> list[Record]:
+        """The uploads that ended last, newest first."""
+        return await self._ask(
+            lambda db: list(_records(db, "ended IS NOT NULL ORDER BY ended DESC LIMIT ?", limit))
+        )
+
+    # -- the thread ---------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        try:
+            self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=0)
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._migrate()
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise StateDirectoryError(
+                    f"{self._path.parent} is in use by another streamup. Stop it, or choose another --data."
+                ) from error
+            raise StateDirectoryError(f"{self._path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise StateDirectoryError(
+                f"{self._path} is damaged ({error}). Keep a copy of the directory before you do anything else; "
+                "with a new --data streamup starts without its unfinished uploads."
+            ) from error
+
+    def _migrate(self) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(self._migrations):
+            raise StateDirectoryError(
+                f"{self._path.parent} was written by a newer streamup (state version {version}, this one knows "
+                f"{len(self._migrations)}). Start that version again; it must finish or cancel its uploads first."
+            )
+        self._db.execute("BEGIN EXCLUSIVE")  # also takes the lock that refuses a second process
+        for number, script in enumerate(self._migrations[version:], version + 1):
+            for statement in filter(str.strip, script.split(";")):
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {number}")
+        self._db.execute("COMMIT")
+
+    async def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        def run() -> T:
+            with _translated():
+                return question(self._db)
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, run)
+
+    async def _transact(self, name: str, transaction: Transaction) -> None:
+        failpoint(f"before_commit_{name}")
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append((transaction, done))
+        if self._committing is None:
+            self._committing = asyncio.create_task(self._commit_all(), name="checkpoint")
+        await done
+        failpoint(f"after_commit_{name}")
+
+    async def _commit_all(self) -> None:
+        """Commit what is waiting, together, until nothing is."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                results: list[Exception | None]
+                try:
+                    results = await loop.run_in_executor(self._executor, self._run, [entry[0] for entry in batch])
+                except Exception as error:  # noqa: BLE001 - nobody must be left waiting, whatever it was
+                    results = [CheckpointError(f"the checkpoint did not commit: {error}")] * len(batch)
+                for (_, done), result in zip(batch, results, strict=True):
+                    if done.cancelled():
+                        continue
+                    if result:
+                        done.set_exception(result)
+                    else:
+                        done.set_result(None)
+        finally:
+            self._committing = None
+
+    def _run(self, batch: Sequence[Transaction]) -> list[Exception | None]:
+        """Run a batch as one transaction; one that fails takes only itself back."""
+        try:
+            with _translated():
+                self._db.execute("BEGIN IMMEDIATE")
+                results = [self._run_one(transaction) for transaction in batch]
+                self._db.execute("COMMIT")
+        except CheckpointError as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            return [error] * len(batch)
+        return results
+
+    def _run_one(self, transaction: Transaction) -> Exception | None:
+        self._db.execute("SAVEPOINT one")
+        try:
+            with _translated():
+                transaction(self._db)
+        except CheckpointError as error:
+            if not self._db.in_transaction:  # SQLite has rolled back everything (disk full): the batch has failed
+                raise
+            self._db.execute("ROLLBACK TO one")
+            return error
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("RELEASE one")
+        return None
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise CheckpointError(f"the checkpoint did not commit: {error}") from error
+
+
+# -- rows and values ----------------------------------------------------------------------------------------------
+
+_PLAIN = [
+    field.name
+    for field in fields(Upload)
+    if field.name not in {"layout", "meta", "state", "stored_object", "receipts", "received"}
+]
+"""Fields that are a column as they are."""
+
+
+def _row(upload: Upload) -> dict[str, Any]:
+    """The upload's columns, copied now: it may change before the thread runs."""
+    stored = upload.stored_object
+    return {name: getattr(upload, name) for name in _PLAIN} | {
+        "state": upload.state.value,
+        "layout": json.dumps(asdict(upload.layout)),
+        "meta": json.dumps(asdict(upload.meta)),
+        "stored_object": stored and json.dumps(asdict(stored), default=datetime.isoformat),
+    }
+
+
+def _records(db: sqlite3.Connection, where: str, *values: Any) -> Iterator[Record]:
+    for row in db.execute(f"SELECT * FROM upload WHERE {where}", values).fetchall():  # noqa: S608 - clauses of our own
+        files = db.execute("SELECT * FROM part_file WHERE upload_id = ?", (row["id"],))
+        synced = {f["number"]: SyncedFile(f["number"], f["synced"], _uncrc(f["crc64nvme"]) or 0) for f in files}
+        receipts = db.execute("SELECT * FROM receipt WHERE upload_id = ? ORDER BY number", (row["id"],))
+        yield Record(_upload(row, [_receipt(r) for r in receipts]), synced)
+
+
+def _upload(row: sqlite3.Row, receipts: Sequence[Receipt]) -> Upload:
+    meta = json.loads(row["meta"])
+    return Upload(
+        **{name: row[name] for name in _PLAIN},
+        state=State(row["state"]),
+        layout=Layout(**json.loads(row["layout"])),
+        meta=ObjectMeta(**meta | {"checksum": Checksum(meta["checksum"])}),
+        stored_object=_stored_object(row["stored_object"]),
+        receipts={receipt.number: receipt for receipt in receipts},
+        received=row["size"] or row["offset"],
+    )
+
+
+def _stored_object(text: str | None) -> StoredObject | None:
+    if text is None:
+        return None
+    values = json.loads(text)
+    modified = values.pop("modified")
+    return StoredObject(**values, modified=modified and datetime.fromisoformat(modified))
+
+
+def _receipt(row: sqlite3.Row) -> Receipt:
+    return Receipt(row["number"], row["size"], row["etag"], _uncrc(row["crc64nvme"]), row["sha256"])
+
+
+def _crc(value: int | None) -> bytes | None:
+    """A CRC64 as eight bytes: SQLite's integers have a sign."""
+    return None if value is None else value.to_bytes(8, "big")
+
+
+def _uncrc(value: bytes | None) -> int | None:
+    return None if value is None else int.from_bytes(value, "big")

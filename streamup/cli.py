@@ -1,0 +1,448 @@
+"""The command line. `serve` is the only place where the rooms are wired to each other.
+
+Exit codes: 0 done · 1 failed for good · 2 wrong usage or refused configuration · 3 interrupted, and the same command
+goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from streamup.client.remote import Remote, RemoteError, Upload
+from streamup.client.table import human_size, printable, upload_details, uploads_table
+from streamup.config import OPTIONS, Config, Option, build, parse_token, parse_url, read_toml
+from streamup.errors import ConfigError, StoreUnavailable, StreamupError
+
+if TYPE_CHECKING:
+    from streamup.stores.s3 import S3Store
+
+T = TypeVar("T")
+
+log = logging.getLogger("streamup")
+
+
+class Failure(click.ClickException):
+    """What went wrong, in one line on stderr."""
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"error: {printable(self.message)}", file=file, err=file is None)
+
+
+class Interruption(Failure):
+    """It did not work now, and nothing is lost by that."""
+
+    exit_code = 3
+
+
+# --- options: flag, then environment, then TOML, then default
+
+
+class Written(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
+    """A value as `config.py` parses it, wherever it was written."""
+
+    def __init__(self, parse: Callable[[str], Any], metavar: str = "TEXT") -> None:
+        self.name = metavar
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._parse(str(value))
+        except ConfigError as error:
+            self.fail(f"{_whence(param, ctx)}{error}", param, ctx)
+
+    def split_envvar_value(self, rv: str) -> Sequence[str]:
+        """Several values in one variable stand apart by commas or white space."""
+        return rv.replace(",", " ").split()
+
+
+def _whence(param: click.Parameter | None, ctx: click.Context | None) -> str:
+    """Where a wrong value is to be mended, if not on the command line."""
+    source = ctx.get_parameter_source(param.name) if param and param.name and ctx else None
+    if param and source is ParameterSource.ENVIRONMENT:
+        return f"(from {param.envvar} in the environment) "
+    return "(from the --config file) " if source is ParameterSource.DEFAULT_MAP else ""
+
+
+class SecretOption(click.Option):
+    """An option that is found in a file, too, whose path is in `STREAMUP_…_FILE`: an environment is easily shown."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        file_variable = f"{self.envvar}_FILE"
+        path = os.environ.get(file_variable)
+        value = super().resolve_envvar_value(ctx)
+        if not path:
+            return value
+        if value:
+            raise click.UsageError(f"Both {self.envvar} and {file_variable} are set. Keep one of them.", ctx)
+        try:
+            return Path(path).read_text(encoding="utf-8").strip() or None
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.UsageError(f"{file_variable}: {path} cannot be read: {error}", ctx) from error
+
+
+def _parameter(field: str, option: Option) -> click.Option:
+    """One row of the table in `config.py` as click wants it."""
+    kind = SecretOption if option.secret else click.Option
+    flag = f"--{option.name}/--no-{option.name}" if option.negatable else f"--{option.name}"
+    if option.parse is None:
+        return kind([flag, field], is_flag=True, default=option.default, envvar=option.variable, help=option.help)
+    return kind(
+        [flag, field],
+        type=Written(option.parse, option.metavar),
+        metavar=option.metavar,
+        multiple=option.multiple,
+        default=option.default,
+        show_default=option.default is not None,
+        envvar=option.variable,
+        help=option.help,
+    )
+
+
+def _read_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """Eager, so that what the file says is there as defaults when the other options are looked at."""
+    if path is not None:
+        try:
+            ctx.default_map = read_toml(path)
+        except ConfigError as error:
+            raise click.UsageError(str(error), ctx) from error
+
+
+_CONFIG_FILE = click.Option(
+    ["--config"],
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    envvar="STREAMUP_CONFIG",
+    is_eager=True,
+    expose_value=False,
+    callback=_read_config_file,
+    help='Options by their names, as TOML: part-size = "16MiB".',
+)
+
+
+# --- logging
+
+
+class TextLines(logging.Formatter):
+    """A line for each record. A traceback's lines are indented, so that no message can forge a record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = f"{time} {record.levelname.lower():8} {record.name}: {printable(record.getMessage())}"
+        if record.exc_info:
+            traceback = self.formatException(record.exc_info).split("\n")
+            line = "\n    ".join([line, *map(printable, traceback)])
+        return line
+
+
+class JsonLines(logging.Formatter):
+    """A JSON object for each record, on one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": printable(record.getMessage()),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def _start_logging(log_format: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+# --- serve
+
+
+async def serve(config: Config) -> None:
+    """Run the service until SIGTERM or SIGINT; a second one ends the process at once (law 1: nothing is lost).
+
+    What starts later is stopped earlier: the listener first, the embedded store last.
+    """
+    stop = asyncio.create_task(_stop_signal().wait(), name="stop signal")
+    async with AsyncExitStack() as stack:
+        # A task of its own, so that a signal also ends a start that waits for a store which does not answer.
+        start = asyncio.create_task(_start(config, stack), name="start")
+        await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():
+            start.cancel()
+            await asyncio.gather(start, return_exceptions=True)
+            return
+        click.echo(_welcome(config, await start))
+        await stop
+        log.info("stopping: no new requests, and %g s for parts on their way", config.grace_seconds)
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT. The second has its default effect again: it ends even a loop that hangs."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        stopped.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    return stopped
+
+
+async def _start(config: Config, stack: AsyncExitStack) -> str:
+    """Bring the rooms up, each with its end on the `stack`. Returns the server's URL.
+
+    The checkpoint comes first: its lock refuses a second process on the same state directory.
+    """
+    # Imported here: `ls` and its like need none of it, and botocore alone takes half a second.
+    from streamup.checkpoint import Checkpoint  # noqa: PLC0415
+    from streamup.recovery import boot_id  # noqa: PLC0415
+    from streamup.server import Server  # noqa: PLC0415
+    from streamup.spool import Files, Spool  # noqa: PLC0415
+    from streamup.uploader import Uploader  # noqa: PLC0415
+    from streamup.uploads import Uploads  # noqa: PLC0415
+
+    directory = _state_directory(config.data)
+    checkpoint = Checkpoint(config.data / "checkpoint.sqlite", stack.enter_context(ThreadPoolExecutor(1, "checkpoint")))
+    await checkpoint.open()
+    stack.push_async_callback(checkpoint.close)
+    store = await _open_store(config, stack)
+    files = Files()
+    jitter = random.Random()  # noqa: S311 - spreads retries, protects nothing
+    uploader = Uploader(store, checkpoint, files, parallel_parts=config.parallel_parts, clock=time.time, jitter=jitter)
+    spool = Spool(directory, config.spool_bytes, files)
+    # Hexadecimal: an id may begin a word on the command line, and a "-" there would be an option.
+    uploads = Uploads(config, uploader, checkpoint, spool, clock=time.time, random_token=lambda: secrets.token_hex(16))
+    server = Server(config, uploads, store)
+    await uploads.recover(boot_id())
+    stack.push_async_callback(server.stop)
+    await server.start()
+    return _url(config, server.addresses[0][1])
+
+
+def _state_directory(data: Path) -> Path:
+    """The spool's directory below `data`. Nobody else may look in."""
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        spool = data / "spool"
+        spool.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--data {data} cannot be used: {error}. Choose a directory that this user can write."
+        ) from error
+    return spool
+
+
+async def _open_store(config: Config, stack: AsyncExitStack) -> S3Store:
+    """The store, and what it can do."""
+    from streamup.local import LocalStore  # noqa: PLC0415 - as in _start
+    from streamup.stores.probe import probe  # noqa: PLC0415
+    from streamup.stores.s3 import S3Store  # noqa: PLC0415
+
+    local = await stack.enter_async_context(LocalStore(config.data, config.bucket)) if config.local else None
+    store = S3Store(
+        config.bucket,
+        config.prefix,
+        endpoint_url=local.endpoint_url if local else config.s3_endpoint_url,
+        public_endpoint_url=config.s3_public_endpoint_url,
+        path_style=config.s3_path_style or config.local,
+        sse=config.sse,
+        sse_kms_key_id=config.sse_kms_key_id,
+        storage_class=config.storage_class,
+        parallel_parts=config.parallel_parts,
+        access_key=local.access_key if local else None,
+        secret_key=local.secret_key if local else None,
+    )
+    await stack.enter_async_context(store)
+    try:
+        for shortcoming in await probe(store):
+            log.warning("%s", shortcoming)
+    except StoreUnavailable as error:
+        # Streams go on while the store is away, and so they must when this process is restarted meanwhile.
+        log.warning("the store cannot be asked now, so its profile is %s: %s", store.profile.name, error)
+    return store
+
+
+def _url(config: Config, port: int) -> str:
+    """Where this machine reaches the server that listens on `port`."""
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.listen[0], config.listen[0])  # noqa: S104 - not bound
+    return f"{'https' if config.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _welcome(config: Config, url: str) -> str:
+    """What to try, and where things are."""
+    bucket = f"s3://{config.bucket}/{config.prefix}"
+    key = ' -H "Authorization: Bearer $KEY"' if config.api_key_sha256 else ""
+    return "\n".join(
+        [
+            f"streamup listens on {url} and stores objects in {'a store of its own' if config.local else bucket}",
+            f"{'objects, ' if config.local else ''}state and spool are in {config.data.resolve()}",
+            "",
+            "try:",
+            f"  curl{key} -T FILE {url}/objects/",
+            f"  ffmpeg -i INPUT -f mpegts - | curl{key} -T - {url}/objects/live.ts",
+            f"  curl{key} -I {url}/objects/live.ts    # interrupted? how far it has come",
+        ]
+    )
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    """From uvloop where that is installed (extra `fast`)."""
+    try:
+        import uvloop  # noqa: PLC0415 - optional
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="streamup")
+def main() -> None:
+    """Stream HTTP bodies of unknown length into S3, and lose none of their bytes."""
+
+
+def _serve(store: str | None, **values: Any) -> None:
+    """Receive uploads over HTTP and store them as objects in s3://BUCKET/PREFIX, or with --local on this machine.
+
+    Every option is also a variable in the environment (--part-size: STREAMUP_PART_SIZE) and a key of the TOML file
+    (part-size); a flag goes before the environment, and that before the file. Sizes and durations take units.
+    """
+    try:
+        config = build(store, values)
+        _start_logging(config.log_format)
+        with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+            runner.run(serve(config))
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    except StreamupError as error:
+        raise Failure(str(error)) from error
+
+
+_STORE = click.Argument(["store"], required=False, envvar="STREAMUP_STORE", metavar="[s3://BUCKET/PREFIX]")
+main.add_command(
+    click.Command(
+        "serve",
+        callback=_serve,
+        help=_serve.__doc__,
+        params=[_STORE, _CONFIG_FILE, *(_parameter(field, option) for field, option in OPTIONS.items())],
+    )
+)
+
+
+# --- commands against a running server
+
+
+def _remote_options(command: Callable[..., None]) -> Callable[..., None]:
+    server = click.option(
+        "--server",
+        type=Written(parse_url, "URL"),
+        metavar="URL",
+        default="http://127.0.0.1:8080",
+        show_default=True,
+        envvar="STREAMUP_SERVER",
+        help="The streamup server.",
+    )
+    token = click.option(
+        "--token",
+        cls=SecretOption,
+        type=Written(parse_token, "TOKEN"),
+        envvar="STREAMUP_TOKEN",
+        help="Credential. A command line is visible to other users: better STREAMUP_TOKEN or STREAMUP_TOKEN_FILE.",
+    )
+    return server(token(command))
+
+
+def _ask(server: str, token: str | None, question: Callable[[Remote], Awaitable[T]]) -> T:
+    """What the server answers to `question`."""
+
+    async def ask() -> T:
+        async with Remote(server, token) as remote:
+            return await question(remote)
+
+    try:
+        return asyncio.run(ask())
+    except RemoteError as error:
+        raise (Interruption if error.again else Failure)(str(error)) from error
+
+
+@main.command()
+@_remote_options
+@click.option("--all", "everything", is_flag=True, help="Also those that have ended.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ls(server: str, token: str | None, *, everything: bool, as_json: bool) -> None:
+    """List unfinished and failed uploads."""
+    uploads = _ask(server, token, lambda remote: remote.uploads())
+    shown = [u for u in uploads if everything or u["state"] not in ("complete", "cancelled", "expired")]
+    if as_json:
+        click.echo(json.dumps(shown, indent=2))
+    elif shown:
+        click.echo(uploads_table(shown))
+    else:
+        click.echo("No uploads." if everything else "No unfinished uploads.", err=True)
+
+
+@main.command()
+@_remote_options
+@click.argument("upload", metavar="ID|KEY")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every part.")
+def status(server: str, token: str | None, upload: str, *, as_json: bool) -> None:
+    """Look at an upload. This never disturbs it."""
+    found = _ask(server, token, lambda remote: remote.find(upload))
+    click.echo(json.dumps(found, indent=2) if as_json else upload_details(found))
+
+
+@main.command()
+@_remote_options
+@click.argument("upload", metavar="ID|KEY")
+@click.option("--force", is_flag=True, help="Even if a client is sending now. It is cut off.")
+def finish(server: str, token: str | None, upload: str, *, force: bool) -> None:
+    """Complete an interrupted upload with the bytes that have arrived."""
+
+    async def ask(remote: Remote) -> tuple[Upload, Upload | None]:
+        found = await remote.find(upload)
+        return found, await remote.finish(found, force=force)
+
+    found, stored = _ask(server, token, ask)
+    if stored is None:
+        click.echo(
+            f"{printable(found['key'])} is sealed, and every byte of it is safe at the server. It completes when the "
+            f"store takes it: streamup status {found['id']}"
+        )
+    else:
+        click.echo(f"{printable(stored['key'])} is complete: {human_size(stored['size'])}, ETag {stored['etag']}")
+
+
+@main.command()
+@_remote_options
+@click.argument("upload", metavar="ID|KEY")
+def cancel(server: str, token: str | None, upload: str) -> None:
+    """Give an upload up. Its bytes are gone."""
+
+    async def ask(remote: Remote) -> Upload:
+        found = await remote.find(upload)
+        await remote.cancel(found["id"])
+        return found
+
+    found = _ask(server, token, ask)
+    click.echo(f"{found['id']} ({printable(found['key'])}) is cancelled.")

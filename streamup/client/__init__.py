@@ -1,0 +1,1 @@
+"""What the command line does against a running server: `remote.py` asks, `table.py` shows the answers."""

@@ -1,0 +1,372 @@
+"""What the operator decides: one frozen value, checked before anything starts.
+
+`Config` is also the one table of `streamup serve`'s options. Each field says how it is written; the flag, the variable
+`STREAMUP_…` and the key of the TOML file follow from its name. Add an option: one field here, and a rule in `check` if
+not every value is a good one.
+"""
+
+# ruff: noqa: RUF009 - the calls in Config's body are `dataclasses.field` with what we write beside each one
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from hashlib import sha256
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
+
+from streamup.errors import ConfigError
+from streamup.layout import GIB, MIB
+
+InterruptedPolicy = Literal["reject", "append", "replace", "new"]
+
+MIN_PART_BYTES = 5 * MIB
+MAX_PART_BYTES = 5 * GIB
+SPOOL_SHARE = 8
+"""The spool holds at least this many parts, so that a part which was begun can always fill while others drain."""
+
+MIN_API_KEY_LENGTH = 16
+"""Too long to be guessed over a network, so that a plain SHA-256 of it is safe to keep."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """How one field of `Config` is written down. `parse` raises `ConfigError`; a flag takes no value and has none."""
+
+    name: str
+    help: str
+    default: str | bool | None = None
+    metavar: str = ""
+    parse: Callable[[str], Any] | None = None
+    multiple: bool = False
+    negatable: bool = False
+    secret: bool = False
+
+    @property
+    def variable(self) -> str:
+        """Its name in the environment."""
+        return "STREAMUP_" + self.name.upper().replace("-", "_")
+
+
+# --- values as people write them
+
+
+def parse_size(text: str) -> int:
+    """Bytes: `8MiB`, `1.5 GiB`, `5 MB`, `1048576`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?)B|B)?", text.strip(), re.ASCII | re.IGNORECASE)
+    if match is None:
+        raise ConfigError(f"{text!r} is not a size. Write it as 8MiB, 5MB or 1048576.")
+    number, unit, binary = match.groups()
+    factor = (1024 if binary else 1000) ** (" KMGT".index(unit.upper()) if unit else 0)
+    return int(number) * factor if number.isdecimal() else int(float(number) * factor)
+
+
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds: `24h`, `1h30m`, `500ms`, `30`."""
+    written = text.replace(" ", "")
+    if re.fullmatch(r"\d+(\.\d+)?", written, re.ASCII):
+        return float(written)
+    if re.fullmatch(r"(\d+(\.\d+)?(ms|[smhd]))+", written, re.ASCII) is None:
+        raise ConfigError(f"{text!r} is not a duration. Write it as 24h, 1h30m or 30s.")
+    return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+)(ms|[smhd])", written))
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """A host and a port: `127.0.0.1:8080`, `[::1]:8080`, and `:8080` for every interface."""
+    match = re.fullmatch(r"(?:\[([0-9A-Za-z:.%]+)\]|([A-Za-z0-9._-]*)):(\d{1,5})", text.strip(), re.ASCII)
+    if match is None or int(match[3]) > 65535:  # noqa: PLR2004 - the largest port there is
+        raise ConfigError(f"{text!r} is not an address. Write it as 127.0.0.1:8080 or [::1]:8080.")
+    return match[1] or match[2], int(match[3])
+
+
+def parse_store(text: str) -> tuple[str, str]:
+    """Bucket and prefix of `s3://bucket/prefix`. The prefix is empty, or ends in `/`: prefixes compare there."""
+    match = re.fullmatch(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{1,254})(?:/(.*))?", text)
+    segments = (match[2] or "").removesuffix("/").split("/") if match else []
+    plain = all(segment not in ("", ".", "..") and segment.isprintable() for segment in segments)
+    if match is None or not (plain or segments == [""]):
+        raise ConfigError(f"{text!r} is not a place for objects. Write it as s3://bucket or s3://bucket/prefix.")
+    return match[1], "/".join([*segments, ""]) if plain else ""
+
+
+def parse_api_key(text: str) -> bytes:
+    """The SHA-256 of an API key, which is given plain or as `sha256:` and 64 hex digits. Never quotes what is given."""
+    if text.startswith("sha256:"):
+        if re.fullmatch(r"sha256:[0-9A-Fa-f]{64}", text) is None:
+            raise ConfigError("After sha256: come the 64 hex digits of the key's SHA-256 (printf %s KEY | sha256sum).")
+        return bytes.fromhex(text[7:])
+    if len(text) < MIN_API_KEY_LENGTH or re.fullmatch(r"[!-+\--~]+", text) is None:
+        raise ConfigError(
+            f"An API key has at least {MIN_API_KEY_LENGTH} visible ASCII characters and no comma or space; "
+            "`openssl rand -hex 32` makes a good one."
+        )
+    return sha256(text.encode()).digest()
+
+
+def parse_token(text: str) -> str:
+    """A credential as it goes into a header. Never quotes what is given."""
+    if re.fullmatch(r"[!-~]+", text) is None:
+        raise ConfigError("A token is visible ASCII characters, without spaces.")
+    return text
+
+
+def _parse_origin(text: str) -> str:
+    """An origin as browsers send it: `https://app.example.com`, no path, no wildcard."""
+    if re.fullmatch(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+", text.lower()) is None:
+        raise ConfigError(f"{text!r} is not an origin. Write it as https://app.example.com, without a path or *.")
+    return text.lower()
+
+
+def _parse_host(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?", text) is None:
+        raise ConfigError(f"{text!r} is not a host name. Write it as up.example.com, without scheme, port or *.")
+    return text.strip("[]").rstrip(".").lower()
+
+
+def parse_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"{text!r} is not a URL. Write it as http://minio:9000.")
+    return text
+
+
+def _parse_count(text: str) -> int:
+    if re.fullmatch(r"\d+", text, re.ASCII) is None:
+        raise ConfigError(f"{text!r} is not a whole number.")
+    return int(text)
+
+
+def _unless(word: str, parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """`parse`, and `word` for None."""
+    return lambda text: None if text == word else parse(text)
+
+
+# --- the table
+
+
+def _option(
+    name: str, parse: Callable[[str], Any], default: str | None, metavar: str, text: str, *, secret: bool = False
+) -> Any:
+    option = Option(name=name, parse=parse, default=default, metavar=metavar, help=text, secret=secret)
+    return field(default=None if default is None else parse(default), metadata={"option": option})
+
+
+def _several(name: str, parse: Callable[[str], Any], metavar: str, text: str, *, secret: bool = False) -> Any:
+    option = Option(name=name, parse=parse, metavar=metavar, help=text, multiple=True, secret=secret)
+    return field(default=(), metadata={"option": option})
+
+
+def _flag(name: str, text: str, *, as_local: bool = False) -> Any:
+    """A switch. `as_local`: it follows `--local` unless somebody says otherwise, so it can be switched off, too."""
+    option = Option(name=name, default=None if as_local else False, help=text, negatable=as_local)
+    return field(default=False, metadata={"option": option})
+
+
+def _choice(name: str, words: tuple[str, ...], default: str, text: str) -> Any:
+    def parse(word: str) -> str:
+        if word not in words:
+            raise ConfigError(f"{word!r} is none of {', '.join(words)}.")
+        return word
+
+    return _option(name, parse, default, "|".join(words), text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All of `streamup serve`'s options (http-api: command line), in bytes and seconds."""
+
+    bucket: str = "streamup"
+    prefix: str = ""
+    """Empty, or ends in `/`. With the bucket it is `s3://bucket/prefix`, the only argument of `serve`."""
+    local: bool = _flag("local", "Keep the objects on this machine, in an S3 store that is started for it.")
+    listen: tuple[str, int] = _option("listen", parse_address, "127.0.0.1:8080", "HOST:PORT", "Serve here.")
+    admin_listen: tuple[str, int] | None = _option(
+        "admin-listen",
+        _unless("off", parse_address),
+        "127.0.0.1:9464",
+        "HOST:PORT|off",
+        "Serve /healthz and /readyz here.",
+    )
+    data: Path = _option("data", Path, "streamup-data", "DIR", "State, spool and, with --local, objects.")
+    part_bytes: int = _option("part-size", parse_size, "8MiB", "SIZE", "Send parts of this size to the store.")
+    layout: Literal["growing", "equal"] = _choice(
+        "layout", ("growing", "equal"), "growing", "Parts of streams of unknown length: grow, or stay equal."
+    )
+    parallel_parts: int = _option("parallel-parts", _parse_count, "8", "N", "Parts on their way to the store at once.")
+    checksum: Literal["crc64nvme", "sha256", "none"] = _choice(
+        "checksum", ("crc64nvme", "sha256", "none"), "crc64nvme", "Stored with each object, checked by the store."
+    )
+    spool_bytes: int = _option(
+        "spool-size", parse_size, "10GiB", "SIZE", "Disk for bytes which the store does not have yet."
+    )
+    disk_floor_bytes: int = _option(
+        "disk-floor", parse_size, "512MiB", "SIZE", "Refuse new uploads when the disk has less than this."
+    )
+    expire_seconds: float = _option(
+        "expire", parse_duration, "24h", "TIME", "Give an interrupted upload up after this time without a client."
+    )
+    idle_seconds: float = _option(
+        "idle", parse_duration, "30s", "TIME", "Interrupt a client that sends nothing for this long."
+    )
+    interrupted: InterruptedPolicy = _choice(
+        "interrupted", get_args(InterruptedPolicy), "reject", "What a plain PUT to an interrupted key does."
+    )
+    store_timeout_seconds: float = _option(
+        "store-timeout", parse_duration, "60s", "TIME", "Wait for the store before answering 202 instead of 201."
+    )
+    grace_seconds: float = _option(
+        "grace", parse_duration, "20s", "TIME", "On SIGTERM, let parts on their way finish within this time."
+    )
+    downloads: bool = _flag("downloads", "GET redirects to the store. [default: with --local]", as_local=True)
+    deletes: bool = _flag("deletes", "DELETE removes stored objects, too. [default: with --local]", as_local=True)
+    max_upload_bytes: int | None = _option("max-upload-size", parse_size, None, "SIZE", "Refuse larger uploads.")
+    max_open_uploads: int = _option("max-open-uploads", _parse_count, "10000", "N", "Refuse more unfinished uploads.")
+    s3_endpoint_url: str | None = _option("s3-endpoint-url", parse_url, None, "URL", "The store, if it is not AWS.")
+    s3_public_endpoint_url: str | None = _option(
+        "s3-public-endpoint-url", parse_url, None, "URL", "The store as clients reach it, for downloads."
+    )
+    s3_path_style: bool = _flag("s3-path-style", "Write the bucket into the path, not into the host name.")
+    sse: str | None = _option("sse", str, None, "AES256|aws:kms|aws:kms:dsse", "Encryption by the store.")
+    sse_kms_key_id: str | None = _option("sse-kms-key-id", str, None, "ID", "The key for --sse aws:kms.")
+    storage_class: str | None = _option("storage-class", str, None, "CLASS", "Storage class of the objects.")
+    allowed_hosts: tuple[str, ...] = _several(
+        "allowed-host", _parse_host, "NAME", "Answer only to these names (and loopback). Repeatable."
+    )
+    cors_origins: tuple[str, ...] = _several(
+        "cors-origin", _parse_origin, "ORIGIN", "Pages of this origin may send requests. Repeatable."
+    )
+    api_key_sha256: tuple[bytes, ...] = _several(
+        "api-key",
+        parse_api_key,
+        "KEY|sha256:HEX",
+        "Clients must show this key. A command line is visible to other users: better STREAMUP_API_KEY_FILE, "
+        "a file with one key a line. Repeatable.",
+        secret=True,
+    )
+    insecure_no_auth: bool = _flag("insecure-no-auth", "Serve beyond this machine without any credential.")
+    tls_cert: Path | None = _option("tls-cert", Path, None, "FILE", "Serve HTTPS with this certificate chain (PEM).")
+    tls_key: Path | None = _option("tls-key", Path, None, "FILE", "The certificate's private key (PEM).")
+    log_format: Literal["text", "json"] = _choice("log-format", ("text", "json"), "text", "How to log, on stderr.")
+
+
+OPTIONS: Mapping[str, Option] = {f.name: f.metadata["option"] for f in fields(Config) if f.metadata}
+"""Every option, by its field in `Config`."""
+
+
+# --- from what was written to a Config
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The options in a TOML file, by their field in `Config` (`store` for the argument). Not parsed yet."""
+    try:
+        written = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    known = {option.name: name for name, option in OPTIONS.items()} | {"store": "store"}
+    for key, value in written.items():
+        if key not in known:
+            close = get_close_matches(key, known, n=1)
+            hint = (
+                f"Did you mean {close[0]}?" if close else "`streamup serve --help` lists the options, without the --."
+            )
+            raise ConfigError(f"{path}: there is no option {key!r}. {hint}")
+        several = known[key] != "store" and OPTIONS[known[key]].multiple
+        if isinstance(value, dict) or (isinstance(value, list) and not several):
+            raise ConfigError(f'{path}: {key} takes one value, for example {key} = "…".')
+        if several and not isinstance(value, list):
+            written[key] = [value]
+    return {known[key]: value for key, value in written.items()}
+
+
+def build(store: str | None, values: Mapping[str, Any]) -> Config:
+    """The checked Config of `store` (`s3://…`, or None with `--local`) and the parsed `values` of the other fields."""
+    given = dict(values)
+    local = bool(given.get("local"))
+    if local == bool(store):
+        given_both = "Both --local and a bucket are given" if local else "Neither --local nor a bucket is given"
+        raise ConfigError(f"{given_both}. Say where objects go: --local, or s3://bucket/prefix.")
+    for name in ("downloads", "deletes"):
+        if given.get(name) is None:
+            given[name] = local
+    if store:
+        given["bucket"], given["prefix"] = parse_store(store)
+    config = Config(**given)
+    check(config)
+    return config
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` (a name or an address, no brackets) can only be this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def check(config: Config) -> None:
+    """Refuse what cannot work or is not safe, all of it at once. Raises `ConfigError`."""
+    objections = [*_listener_objections(config), *_amount_objections(config), *_store_objections(config)]
+    if objections:
+        raise ConfigError("\n".join(objections))
+
+
+def _listener_objections(config: Config) -> Iterator[str]:
+    authenticated = bool(config.api_key_sha256)
+    for name, address in (("--listen", config.listen), ("--admin-listen", config.admin_listen)):
+        if address and not is_loopback(address[0]) and not authenticated and not config.insecure_no_auth:
+            yield (
+                f"{name} {address[0] or '(every interface)'}:{address[1]} is reachable from other machines, and "
+                "anybody could write objects. Set --api-key (or STREAMUP_API_KEY_FILE), listen on 127.0.0.1, or insist "
+                "with --insecure-no-auth."
+            )
+    if authenticated and config.insecure_no_auth:
+        yield "--insecure-no-auth contradicts --api-key. Leave one of them out."
+    if config.listen[1] and config.listen == config.admin_listen:
+        yield f"--listen and --admin-listen are both {config.listen[0]}:{config.listen[1]}. Give one another port."
+    if (config.tls_cert is None) != (config.tls_key is None):
+        given, missing = ("--tls-cert", "--tls-key") if config.tls_cert else ("--tls-key", "--tls-cert")
+        yield f"{given} needs {missing}: HTTPS takes a certificate and its private key."
+
+
+def _amount_objections(config: Config) -> Iterator[str]:
+    if not MIN_PART_BYTES <= config.part_bytes <= MAX_PART_BYTES:
+        yield f"--part-size {config.part_bytes} is not legal in S3. Choose from 5MiB to 5GiB."
+    elif config.part_bytes * SPOOL_SHARE > config.spool_bytes:
+        needed = -(-config.part_bytes * SPOOL_SHARE // MIB)
+        yield (
+            f"--part-size {config.part_bytes} is more than an eighth of --spool-size {config.spool_bytes}, and uploads "
+            f"would wait for each other. Set --spool-size to {needed}MiB or more, or choose smaller parts."
+        )
+    at_least_one = {
+        "--parallel-parts": config.parallel_parts,
+        "--max-open-uploads": config.max_open_uploads,
+        "--max-upload-size": 1 if config.max_upload_bytes is None else config.max_upload_bytes,
+    }
+    yield from (
+        f"{name} 0 would let nothing through. Set at least 1." for name, value in at_least_one.items() if not value
+    )
+    above_zero = {
+        "--expire": config.expire_seconds,
+        "--idle": config.idle_seconds,
+        "--store-timeout": config.store_timeout_seconds,
+    }
+    yield from (f"{name} must be longer than 0, for example 30s." for name, value in above_zero.items() if value <= 0)
+
+
+def _store_objections(config: Config) -> Iterator[str]:
+    if config.local and (config.s3_endpoint_url or config.s3_public_endpoint_url):
+        yield "--local starts a store of its own, so no --s3-endpoint-url or --s3-public-endpoint-url goes with it."
+    if config.sse not in (None, "AES256", "aws:kms", "aws:kms:dsse"):
+        yield f"--sse {config.sse} is unknown in S3. Choose AES256, aws:kms or aws:kms:dsse."
+    if config.sse_kms_key_id and not (config.sse or "").startswith("aws:kms"):
+        yield "--sse-kms-key-id only means something with --sse aws:kms. Add that, or leave the key out."

@@ -1,0 +1,231 @@
+"""Everything that can go wrong, by name.
+
+```
+StreamupError
+├── ConfigError                 refused before anything starts; the message says what to do
+├── UploadError                 a request about an upload cannot be granted
+│   ├── BadRequest              the request contradicts itself or the protocol
+│   │   └── LengthExceeded      bytes beyond the known length; the upload fails
+│   ├── LengthRequired          a body without Content-Length or chunked framing
+│   ├── NotFound                no such upload, no such object
+│   ├── Gone                    the upload was cancelled, has expired, or failed
+│   ├── OffsetMismatch          the client's offset is not ours; carries ours
+│   ├── UploadExists            a plain request met an open upload of its key; carries the ways on
+│   ├── EmptyBody               an empty chunked body would have replaced something
+│   ├── UploadBusy              sealed or completing: the outcome is not known yet
+│   ├── WriterStopped           this append ended early; what arrived is kept
+│   ├── PreconditionFailed      If-None-Match: the object exists
+│   ├── KeyConflict             somebody else wrote the key while this upload was completing
+│   ├── TooLarge                over a limit; carries the limit
+│   ├── Unauthorized            no credential, or a wrong one
+│   ├── Forbidden               a right credential that does not allow this, or a foreign page
+│   ├── NotAllowed              the method does not exist on this route, or is switched off
+│   ├── NotImplementedHere      a transfer coding other than chunked
+│   └── SpoolFull               no room for another upload now
+├── StoreError                  the object store; translated where it enters (stores/)
+│   ├── StoreUnavailable        no answer, or one that says "later": ask again
+│   │   ├── StoreThrottled      ... and send less
+│   │   ├── CredentialsExpired  ... with fresh credentials
+│   │   └── AccessDenied        ... once somebody has mended the permission
+│   └── StoreRefused            a definite no; asking again changes nothing
+│       ├── NoSuchMultipart     the store does not know this multipart upload (any more)
+│       ├── NoSuchObject        nothing under this key
+│       ├── InvalidPart         a part is not the one the store has
+│       ├── BadDigest           what arrived at the store is not what was sent
+│       ├── StorePrecondition   412: the condition on the key does not hold
+│       └── StoreConflict       409: another request to the key got in between
+├── CheckpointError             a commit did not happen; memory must be read again
+├── StateDirectoryError         the state directory is locked, newer than we are, or damaged
+└── SpoolError                  a part file could not be written, synced or read: fail closed
+```
+
+`UploadError`s carry numbers as attributes and a `detail` that says what to do; which HTTP status each becomes is one
+table in `server.py`. Foreign exceptions never pass a room's edge.
+"""
+
+from __future__ import annotations
+
+
+class StreamupError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConfigError(StreamupError):
+    """The configuration is refused. The message says which option, why, and what to do."""
+
+
+class UploadError(StreamupError):
+    """A request about an upload cannot be granted.
+
+    `detail` tells the client what to do about it; `numbers` go beside it into the problem document, by the
+    names the client sees (`expected-offset`, `limit`, ...).
+    """
+
+    title = "The request cannot be granted"
+
+    def __init__(self, detail: str, **numbers: int | str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.numbers = {name.replace("_", "-"): value for name, value in numbers.items()}
+
+
+class BadRequest(UploadError):
+    title = "The request is not valid"
+
+
+class LengthExceeded(BadRequest):
+    title = "More bytes than the length that was declared"
+
+
+class LengthRequired(UploadError):
+    title = "The body has no framing"
+
+
+class NotFound(UploadError):
+    title = "Not found"
+
+
+class Gone(UploadError):
+    title = "The upload has ended without an object"
+
+
+class OffsetMismatch(UploadError):
+    """The offset in the request is not the number of bytes received."""
+
+    title = "The offset does not match"
+
+    def __init__(self, expected: int, provided: int, detail: str = "") -> None:
+        super().__init__(
+            detail or f"Continue at byte {expected}: that is what has been received.",
+            expected_offset=expected,
+            provided_offset=provided,
+        )
+        self.expected = expected
+
+
+class UploadExists(UploadError):
+    """An open upload has this key, and the policy `interrupted` is `reject` (offset None: it is somebody else's)."""
+
+    title = "An interrupted upload has this key"
+
+    def __init__(self, detail: str, upload_id: str | None = None, offset: int | None = None) -> None:
+        super().__init__(detail)
+        self.upload_id = upload_id
+        self.offset = offset
+        if offset is not None:
+            self.numbers["expected-offset"] = offset
+
+
+class EmptyBody(UploadError):
+    title = "An empty body replaces nothing"
+
+
+class UploadBusy(UploadError):
+    title = "The upload is being completed"
+
+
+class WriterStopped(UploadError):
+    """The append ended before its body did. What arrived is kept; `offset` is where to go on."""
+
+    title = "The append was interrupted"
+
+    def __init__(self, detail: str, offset: int) -> None:
+        super().__init__(detail, expected_offset=offset)
+        self.offset = offset
+
+
+class PreconditionFailed(UploadError):
+    title = "The object exists"
+
+
+class KeyConflict(UploadError):
+    title = "The key was written by somebody else"
+
+
+class TooLarge(UploadError):
+    title = "Over a limit"
+
+
+class Unauthorized(UploadError):
+    title = "A credential is needed"
+
+
+class Forbidden(UploadError):
+    title = "Not allowed"
+
+
+class NotAllowed(UploadError):
+    title = "Method not allowed"
+
+
+class NotImplementedHere(UploadError):
+    title = "Not implemented"
+
+
+class SpoolFull(UploadError):
+    title = "No room for another upload now"
+
+
+class StoreError(StreamupError):
+    """The object store did not do what it was asked. `status` and `code` are the store's own words, where it had any."""
+
+    def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class StoreUnavailable(StoreError):
+    """No answer, a broken one, or one that says "later". Whether the request took effect is not known."""
+
+
+class StoreThrottled(StoreUnavailable):
+    """503 SlowDown, 429: ask again, and ask for less."""
+
+
+class CredentialsExpired(StoreUnavailable):
+    """The session's credentials have run out; the next attempt fetches fresh ones."""
+
+
+class AccessDenied(StoreUnavailable):
+    """The store says 403. Held, not given up: a permission can be mended while the bytes wait in the spool."""
+
+
+class StoreRefused(StoreError):
+    """A definite no."""
+
+
+class NoSuchMultipart(StoreRefused):
+    """The multipart upload is unknown: aborted, expired, or already completed."""
+
+
+class NoSuchObject(StoreRefused):
+    """Nothing under this key."""
+
+
+class InvalidPart(StoreRefused):
+    """A part in the list is not the one the store has (InvalidPart, InvalidPartOrder, EntityTooSmall)."""
+
+
+class BadDigest(StoreRefused):
+    """The bytes that arrived do not match the checksum that came with them."""
+
+
+class StorePrecondition(StoreRefused):
+    """412: If-None-Match or If-Match does not hold."""
+
+
+class StoreConflict(StoreRefused):
+    """409: a conditional request lost a race."""
+
+
+class CheckpointError(StreamupError):
+    """A transaction did not commit. What memory holds may not be true any more."""
+
+
+class StateDirectoryError(StreamupError):
+    """The state directory cannot be used. The message says what to do."""
+
+
+class SpoolError(StreamupError):
+    """A part file could not be written, synced or read as it must be."""

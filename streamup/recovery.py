@@ -1,0 +1,101 @@
+"""What a restart finds: part files and receipts become "received" again, or an upload fails closed.
+
+On the boot that wrote them, a part file's length is the truth: `kill -9` loses nothing that was written (law 1). After
+another boot only what was synced and committed counts, and its checksum must match: a power cut may leave a file long
+but empty (law 2). Cutting and syncing come before the commit that records the new boot, so a crash in between finds
+the same situation again.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from awscrt import checksums
+
+from streamup.checkpoint import Record, SyncedFile
+from streamup.layout import Part
+from streamup.spool import PartFile, Spool
+
+
+def boot_id() -> str:
+    """A name for the time since the kernel started; the page cache lives exactly that long."""
+    if sys.platform == "darwin":
+        command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603 - constant
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is of one upload: `received` bytes, the part files among them, and what of those is known durable."""
+
+    received: int
+    files: Sequence[PartFile]
+    synced: Sequence[SyncedFile]
+
+
+def survey(record: Record, spool: Spool, *, same_boot: bool) -> Found:
+    """The longest run from byte 0 that receipts and verified part files cover. For a thread: it reads files.
+
+    Files are cut to what counts, those beyond the run are removed, and (after another boot) the rest is synced.
+    """
+    upload, files, synced = record.upload, [], []
+    position, number = 0, 1
+    while upload.size is None or position < upload.size:
+        if receipt := upload.receipts.get(number):
+            position += receipt.size
+        else:
+            part = upload.layout.part(number)
+            file = _verify(spool, upload.id, part, record.synced.get(number), same_boot=same_boot)
+            if file.size:
+                files.append(file)
+                position += file.size
+                known = record.synced.get(number)
+                if known and file.synced:
+                    synced.append(known)
+            if not file.full:
+                break
+        number += 1
+    _cut(spool, upload.id, files, same_boot=same_boot)
+    return Found(position, files, synced)
+
+
+def _verify(spool: Spool, upload_id: str, part: Part, known: SyncedFile | None, *, same_boot: bool) -> PartFile:
+    """The part's file as far as it can be trusted."""
+    file = PartFile(spool.path(upload_id, part.number), part)
+    there = min(spool.files.size(file.path), part.size)
+    if not same_boot:
+        there = known.synced if known and known.synced <= there else 0
+    for data in spool.files.read(file.path, 0, there):
+        file.size += len(data)
+        file.crc64nvme = checksums.crc64nvme(data, file.crc64nvme)
+        if known and file.size == known.synced:
+            file.synced = known.synced
+    if not same_boot and known and file.crc64nvme != known.crc64nvme:
+        return PartFile(file.path, part)
+    if same_boot and known and known.synced <= file.size:
+        file.synced = known.synced
+    return file
+
+
+def _cut(spool: Spool, upload_id: str, files: Sequence[PartFile], *, same_boot: bool) -> None:
+    keep = {file.path.name for file in files}
+    for name in spool.files.names(spool.directory):
+        if name.rpartition(".")[0] == upload_id and name not in keep:
+            spool.files.unlink(spool.directory / name)
+    for file in files:
+        if spool.files.size(file.path) > file.size:
+            spool.files.truncate(file.path, file.size)
+    if not same_boot:
+        spool.sync(list(files), new_names=True)
+
+
+def remove_strangers(spool: Spool, known: set[str]) -> None:
+    """Files of uploads that no row knows are nobody's: their upload had ended, and its row says so."""
+    for name in spool.files.names(spool.directory):
+        if name.rpartition(".")[0] not in known:
+            spool.files.unlink(spool.directory / name)

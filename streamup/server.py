@@ -1,0 +1,507 @@
+"""The aiohttp application: from a socket to an intent, from an outcome to an answer. What the contract says of HTTP
+as such is here; what a protocol says is in protocols/, what an upload may do is in upload.py.
+
+Every request takes the same way: authority, syntax, then the one `match` on intents. `100 Continue` is sent by the
+body when somebody begins to read it, so every refusal before that stands in its place. A refusal that leaves a body
+unread closes the connection, after at most `LINGER_SECONDS`, so that a client that reads no answers notices.
+
+A body's sender must never see a status that makes it send again by itself (408, 429, 5xx): `curl --retry` on a pipe
+would then send an empty or tail-only body and report success. Where such a status would be the natural one, it is
+given only in place of `100 Continue`; later 507 says it, and a fault of ours just cuts the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from aiohttp import http_parser, web
+
+from streamup import errors
+from streamup.auth import Authorizer
+from streamup.body import RequestBody
+from streamup.config import Config
+from streamup.errors import (
+    BadRequest,
+    CheckpointError,
+    ConfigError,
+    NotAllowed,
+    NotFound,
+    SpoolError,
+    SpoolFull,
+    StoreError,
+    StreamupError,
+    Unauthorized,
+    UploadBusy,
+    UploadError,
+)
+from streamup.protocols import (
+    Append,
+    Cancel,
+    Create,
+    Discover,
+    Fetch,
+    Inspect,
+    Intent,
+    Look,
+    RequestHead,
+    ResponseHead,
+    UploadProtocol,
+)
+from streamup.protocols.plain import Plain, upload_document, validate_key
+from streamup.stores import ObjectStore, StoredObject
+from streamup.upload import LIVE, State, Upload
+from streamup.uploads import Live, Uploads
+
+PROTOCOLS: tuple[UploadProtocol, ...] = (Plain(),)
+"""Asked in this order; the first that recognises a request answers it."""
+
+STATUS: Mapping[type[StreamupError], int] = {
+    errors.BadRequest: 400,
+    errors.LengthExceeded: 400,
+    errors.Unauthorized: 401,
+    errors.Forbidden: 403,
+    errors.NotFound: 404,
+    errors.NotAllowed: 405,
+    errors.OffsetMismatch: 409,
+    errors.UploadExists: 409,
+    errors.EmptyBody: 409,
+    errors.KeyConflict: 409,
+    errors.WriterStopped: 409,
+    errors.Gone: 410,
+    errors.LengthRequired: 411,
+    errors.PreconditionFailed: 412,
+    errors.TooLarge: 413,
+    errors.UploadBusy: 423,
+    errors.NotImplementedHere: 501,
+    errors.StoreError: 503,
+    errors.SpoolFull: 507,
+    errors.SpoolError: 507,
+    errors.CheckpointError: 507,
+}
+"""Error → status. The most specific class counts."""
+
+CONTINUE_SECONDS = 0.9
+"""curl sends its body after 1 s without 100 Continue; a 503 in its place must come before."""
+
+LINGER_SECONDS = 2
+"""How long the rest of a refused body is read and thrown away, so that the refusal is seen and not a reset."""
+
+KEEPALIVE_SECONDS = 20
+"""Idle connections, and connections that never complete a request head."""
+
+PRESIGNED_SECONDS = 3600
+RETRY_SECONDS = 5
+
+EXPOSED = (
+    "ETag, Location, Range, Repr-Digest, Upload-Offset, Upload-Complete, Upload-Length, Upload-Limit, "
+    "x-amz-checksum-crc64nvme, x-amz-checksum-sha256"
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request on its way."""
+
+    request: web.Request
+    head: RequestHead
+    body: RequestBody
+    subject: str
+    protocol: UploadProtocol
+    intent: Intent
+
+
+class Server:
+    """The public listener and the admin listener."""
+
+    def __init__(self, config: Config, uploads: Uploads, store: ObjectStore) -> None:
+        self._config = config
+        self._uploads = uploads
+        self._store = store
+        self._authorizer = Authorizer.of(config)
+        self._runners: list[web.AppRunner] = []
+        self._sites: list[web.TCPSite] = []
+        self.addresses: list[tuple[str, int]] = []
+        """Where it listens, in the order public, admin (port 0 has become a real one)."""
+
+    # -- listening ----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listen. Raises `ConfigError` when an address is taken, a certificate is wrong, or aiohttp was built without
+        its C parser (its pure-Python one is the subject of most of its advisories)."""
+        if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+            raise ConfigError("aiohttp runs without its C parser. Unset AIOHTTP_NO_EXTENSIONS, or install its wheel.")
+        await self._listen(self._application(), self._config.listen, _tls(self._config))
+        if self._config.admin_listen:
+            await self._listen(self._admin_application(), self._config.admin_listen, None)
+
+    async def stop(self) -> None:
+        """Close the listeners, settle the uploads, and only then end the connections: aiohttp throws away what
+        arrives after its own shutdown has begun."""
+        for site in self._sites:
+            await site.stop()
+        await self._uploads.stop(self._config.grace_seconds)
+        for runner in self._runners:
+            await runner.cleanup()
+
+    async def _listen(self, app: web.Application, address: tuple[str, int], tls: ssl.SSLContext | None) -> None:
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            auto_decompress=False,
+            handler_cancellation=False,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            lingering_time=LINGER_SECONDS,
+            read_bufsize=256 << 10,  # with smaller ones the allocator returns and faults pages for every read
+        )
+        await runner.setup()
+        self._runners.append(runner)
+        site = web.TCPSite(runner, *address, ssl_context=tls, shutdown_timeout=1, backlog=1024)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigError(f"Cannot listen on {address[0]}:{address[1]}: {error.strerror}.") from error
+        self._sites.append(site)
+        self.addresses.extend(name[:2] for name in runner.addresses[:1])
+
+    def _application(self) -> web.Application:
+        app = web.Application()
+        # One route for everything: aiohttp's own 404 and 405 would send 100 Continue first.
+        app.router.add_route("*", "/{tail:.*}", self._handle, expect_handler=_keep_expecting)
+        return app
+
+    def _admin_application(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        return app
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.Response(text="alive\n")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        try:
+            self._uploads.room()
+            async with asyncio.timeout(5):
+                await self._store.ready()
+        except (StreamupError, TimeoutError) as error:
+            return web.Response(status=503, text=f"not ready: {error or 'the store does not answer'}\n")
+        return web.Response(text="ready\n")
+
+    # -- one request --------------------------------------------------------------------------------------------
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        began = asyncio.get_running_loop().time()
+        body = RequestBody(request, self._config.idle_seconds)
+        exchange: Exchange | None = None
+        try:
+            exchange = self._understand(request, body)
+            response = await self._answer(exchange)
+        except (UploadError, StoreError, SpoolError, CheckpointError) as error:
+            in_time = asyncio.get_running_loop().time() - began < CONTINUE_SECONDS
+            response = _refusal(error, exchange, instead_of_continue=body.awaited and in_time)
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            _cut(request)
+            raise
+        self._add_cors(request, response)
+        if request.can_read_body and not request.content.is_eof():
+            response.force_close()
+        return response
+
+    def _understand(self, request: web.Request, body: RequestBody) -> Exchange:
+        """Authority, then syntax. Raises `UploadError`s; nothing has been touched yet."""
+        subject = self._authorizer.authorize(request)
+        if request.headers.get("Expect", "100-continue").lower() != "100-continue":
+            raise BadRequest("The only expectation there is, is 100-continue.")
+        head = self._head(request)
+        for protocol in PROTOCOLS:
+            if intent := protocol.recognise(head):
+                return Exchange(request, head, body, subject, protocol, intent)
+        raise NotFound("No protocol of this server knows such a request.")
+
+    def _head(self, request: web.Request) -> RequestHead:
+        key = upload_id = None
+        match _target(request.raw_path):
+            case ["objects", rest]:
+                key = validate_key(_decoded(rest), self._config.prefix)
+            case ["uploads", rest] if rest and "/" not in rest:
+                upload_id = _decoded(rest)
+            case ["uploads"]:
+                pass
+            case _:
+                raise NotFound("Objects are at /objects/KEY, uploads at /uploads and /uploads/ID.")
+        coding = ",".join(request.headers.getall("Transfer-Encoding", []))
+        return RequestHead(
+            method=request.method,
+            key=key,
+            upload_id=upload_id,
+            headers=request.headers,
+            query=request.query,
+            content_length=request.content_length,
+            chunked="chunked" in coding.lower(),
+        )
+
+    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+        """The one place where intents are told apart, for all protocols."""
+        match exchange.intent:
+            case Create() | Append() as intent:
+                return _response(await self._receive(exchange, intent))
+            case Inspect() as intent:
+                return _response(await self._inspect(exchange, intent))
+            case Look(key=str(key)):
+                return await self._look_at_key(key, exchange.subject)
+            case Look(upload_id=str(upload_id)):
+                return await self._look_at_upload(upload_id, exchange.subject)
+            case Look():
+                return await self._list(exchange.subject)
+            case Fetch(key=key):
+                return await self._fetch(key)
+            case Cancel() as intent:
+                return await self._cancel(intent, exchange.subject)
+            case Discover():
+                return self._discover(exchange.head)
+
+    # -- bytes --------------------------------------------------------------------------------------------------
+
+    async def _receive(self, exchange: Exchange, intent: Create | Append) -> ResponseHead:
+        """Take the body, and answer when its outcome is known or the store has taken too long."""
+        try:
+            if isinstance(intent, Create):
+                writer = await self._uploads.create(intent, exchange.subject)
+            else:
+                writer = await self._uploads.append(intent, exchange.subject)
+        except (UploadBusy, NotFound) as error:
+            live = await self._repeated(intent, exchange.subject)
+            if live is None:
+                raise
+            log.debug("a seal was repeated: %s", error)
+        else:
+            live = await self._uploads.write(writer, exchange.body)
+        upload = live if isinstance(live, Upload) else await self._outcome(live, respond_async=intent.respond_async)
+        return exchange.protocol.respond(intent, upload)
+
+    async def _outcome(self, live: Live, *, respond_async: bool = False) -> Upload:
+        if live.upload.state is State.OPEN:
+            return live.upload
+        seconds = 0.0 if respond_async else self._config.store_timeout_seconds
+        return await self._uploads.outcome(live, seconds)
+
+    async def _repeated(self, intent: Create | Append, subject: str) -> Live | Upload | None:
+        """The sealed or complete upload that this request seals once more, because its first answer was lost."""
+        if isinstance(intent, Create) or not intent.body.seals or intent.body.content_length != 0:
+            return None
+        found = await self._newest(intent, subject)
+        upload = found.upload if isinstance(found, Live) else found
+        sealed = upload is not None and upload.state is not State.OPEN and upload.size == intent.offset
+        return found if sealed else None
+
+    async def _newest(self, intent: Append | Inspect, subject: str) -> Live | Upload | None:
+        """The upload that an intent addresses, whatever its state."""
+        if intent.upload_id is not None:
+            return self._uploads.live(intent.upload_id, subject) or await self._uploads.look(intent.upload_id, subject)
+        key = intent.key or ""
+        return self._uploads.newest(key, subject) or await self._uploads.newest_ended(key, subject)
+
+    async def _inspect(self, exchange: Exchange, intent: Inspect) -> ResponseHead:
+        found = await self._newest(intent, exchange.subject)
+        if found is None:
+            raise NotFound("No upload of this key is known. Begin at byte 0.")
+        upload = found
+        if isinstance(found, Live):
+            upload = await self._uploads.inspect(found)
+            if upload.state is not State.OPEN:
+                upload = await self._outcome(found)
+        assert isinstance(upload, Upload)  # noqa: S101 - for the type checker: both branches give one
+        if upload.failure:
+            raise upload.failure
+        total = upload.length if upload.size is None else upload.size
+        if intent.total is not None and total is not None and intent.total != total:
+            raise BadRequest(f"The upload has {total} bytes, not {intent.total}.", expected_length=total)
+        return exchange.protocol.respond(intent, upload)
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    async def _look_at_key(self, key: str, subject: str) -> web.StreamResponse:
+        """HEAD of an object: the open upload's fields, and the stored object's."""
+        live = self._uploads.newest(key, subject)
+        try:
+            stored = await self._store.head(key)
+        except StoreError:
+            if live is None:
+                raise
+            stored = None
+        if live and (live.upload.state is State.OPEN or stored is None):
+            await self._uploads.announce(live)
+            headers = {
+                "Upload-Offset": str(live.upload.offset),
+                "Upload-Complete": "?0",
+                "Location": f"/uploads/{live.upload.id}",
+                "Cache-Control": "no-store",
+            }
+            return web.Response(headers=headers | ({"ETag": stored.etag} if stored else {}))
+        if stored is None:
+            raise NotFound("There is no object and no unfinished upload under this key.")
+        return _object_response(stored)
+
+    async def _look_at_upload(self, upload_id: str, subject: str) -> web.Response:
+        upload = await self._uploads.look(upload_id, subject)
+        rate = self._uploads.rate(upload_id)
+        headers = {"Cache-Control": "no-store"}
+        if rate is None:  # with a live writer the number would be old before it arrives, and HEAD is there to stop it
+            headers["Upload-Offset"] = str(upload.offset)
+            headers["Upload-Complete"] = "?1" if upload.state is State.COMPLETE else "?0"
+        return web.json_response(self._document(upload), headers=headers)
+
+    async def _list(self, subject: str) -> web.Response:
+        uploads = await self._uploads.look_all(subject)
+        return web.json_response(
+            {"uploads": [self._document(upload) for upload in uploads]}, headers={"Cache-Control": "no-store"}
+        )
+
+    def _document(self, upload: Upload) -> dict[str, object]:
+        rate = self._uploads.rate(upload.id) if upload.state in LIVE else None
+        return upload_document(
+            upload, writing=rate is not None, rate=rate, expire_seconds=self._config.expire_seconds
+        )
+
+    async def _fetch(self, key: str) -> web.Response:
+        if not self._config.downloads:
+            raise NotAllowed("Downloads are off on this server (--downloads).")
+        if await self._store.head(key) is None:
+            raise NotFound("There is no object under this key.")
+        url = await self._store.presign_get(key, PRESIGNED_SECONDS)
+        return web.Response(status=307, headers={"Location": url, "Cache-Control": "no-store"})
+
+    async def _cancel(self, intent: Cancel, subject: str) -> web.Response:
+        if intent.upload_id is not None:
+            await self._cancel_upload(intent.upload_id, subject)
+        elif self._config.deletes:
+            await self._uploads.remove(intent.key or "", subject)
+        elif live := self._uploads.open_upload(intent.key or "", subject):
+            await self._uploads.cancel(live)
+        else:
+            raise NotFound("No upload of this key is open, and objects are not deleted by this server (--deletes).")
+        return web.Response(status=204)
+
+    async def _cancel_upload(self, upload_id: str, subject: str) -> None:
+        live = await self._uploads.find(upload_id, subject)
+        try:
+            await self._uploads.cancel(live)
+        except UploadBusy:
+            upload = await self._outcome(live)
+            if upload.state is State.COMPLETE:
+                raise errors.KeyConflict("The upload is complete; DELETE the object instead.") from None
+            raise
+
+    def _discover(self, head: RequestHead) -> web.Response:
+        limit = self._config.max_upload_bytes
+        headers = {
+            "Allow": "PUT, POST, HEAD, GET, DELETE, OPTIONS" if head.key else "HEAD, GET, PATCH, POST, DELETE, OPTIONS",
+            "Upload-Limit": "min-size=0" if limit is None else f"min-size=0, max-size={limit}",
+        }
+        if "Access-Control-Request-Method" in head.headers:
+            headers["Access-Control-Allow-Methods"] = headers["Allow"] + ", PATCH"
+            headers["Access-Control-Allow-Headers"] = head.headers.get("Access-Control-Request-Headers", "")
+            headers["Access-Control-Max-Age"] = "86400"
+        return web.Response(status=204, headers=headers)
+
+    def _add_cors(self, request: web.Request, response: web.StreamResponse) -> None:
+        """For origins that the operator has named; the authorizer has refused all others."""
+        origin = request.headers.get("Origin")
+        if self._config.cors_origins:
+            response.headers.add("Vary", "Origin")
+        if origin and origin.lower() in self._config.cors_origins:
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Expose-Headers"] = EXPOSED
+
+
+async def _keep_expecting(_: web.Request) -> None:
+    """aiohttp would send 100 Continue here; the body does it when it is read."""
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    if config.tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    # A ticket sent after the handshake meets a client that has already sent and closed, whose kernel then resets the
+    # connection and takes the body's tail with it (1 of 3 MB arrived).
+    context.num_tickets = 0
+    try:
+        context.load_cert_chain(config.tls_cert, config.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"--tls-cert {config.tls_cert}: {error}") from error
+    return context
+
+
+def _target(raw_path: str) -> list[str]:
+    """The request target's path as first segment and rest, undecoded (RFC 9112, 3.2: origin-form or absolute-form)."""
+    path = raw_path.partition("?")[0].partition("#")[0]
+    if not path.startswith("/"):
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    first, slash, rest = path[1:].partition("/")
+    return [first, rest] if slash else [first]
+
+
+def _decoded(text: str) -> str:
+    """Percent-decoded once, and UTF-8, or refused."""
+    try:
+        return unquote_to_bytes(text).decode()
+    except (UnicodeDecodeError, UnicodeEncodeError):
+        raise BadRequest("A key is UTF-8, percent-encoded.") from None
+
+
+def _response(head: ResponseHead) -> web.Response:
+    if head.document is None:
+        return web.Response(status=head.status, headers=head.headers)
+    return web.json_response(head.document, status=head.status, headers=head.headers)
+
+
+def _object_response(stored: StoredObject) -> web.Response:
+    headers = {"ETag": stored.etag, "Upload-Complete": "?1", "Cache-Control": "no-store"}
+    headers |= {f"x-amz-checksum-{name}": value for name, value in stored.checksums.items()}
+    if stored.content_type:
+        headers["Content-Type"] = stored.content_type
+    return web.Response(headers=headers | {"Content-Length": str(stored.size)})
+
+
+def _refusal(error: StreamupError, exchange: Exchange | None, *, instead_of_continue: bool) -> web.Response:
+    """An error as a problem document (RFC 9457)."""
+    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    if isinstance(error, SpoolFull) and instead_of_continue:
+        status = 503
+    headers: dict[str, str] = {}
+    if exchange and isinstance(error, UploadError):
+        headers |= exchange.protocol.refuse(exchange.intent, error)
+    if status in {423, 503, 507}:
+        headers["Retry-After"] = str(RETRY_SECONDS)
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = 'Basic realm="streamup", charset="UTF-8", Bearer realm="streamup"'
+    problem = _problem(error, status)
+    return web.Response(
+        status=status, headers=headers, body=json.dumps(problem).encode(), content_type="application/problem+json"
+    )
+
+
+def _problem(error: StreamupError, status: int) -> dict[str, Any]:
+    problem: dict[str, Any] = {"type": "about:blank", "title": "The server could not do it", "status": status}
+    if isinstance(error, UploadError):
+        return problem | {"title": error.title, "detail": error.detail} | error.numbers
+    log.warning("refused: %s", error)
+    if isinstance(error, StoreError):
+        return problem | {"detail": "The object store does not answer as it should. Ask again later."}
+    return problem | {"detail": "The state directory's disk has a fault or is full. What was announced is kept."}
+
+
+def _cut(request: web.Request) -> None:
+    """End the connection without an answer: the sender must notice, and no status would tell it the truth."""
+    if request.transport is not None:
+        request.transport.abort()

@@ -1,0 +1,240 @@
+"""The spool: part files on local disk, and the budget that bounds them.
+
+A part file is named `{upload id}.{part number}` and has no header: its length is what has been received of that part.
+It is only ever appended to, so a crash can leave it short and nothing else.
+
+The budget (law 8) is kept in reserves, not in bytes written: a part file is begun only when its whole size is
+reserved, so a part that was begun can fill, be stored and give its reserve back. An interrupted upload keeps what its
+bytes take and gives the rest back; when it is resumed the rest is reserved again, and only this second kind may use
+the last eighth of the budget. No part is larger than that eighth, so a budget full of half parts still lets one of
+them fill and drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from awscrt import checksums
+
+from streamup.errors import SpoolError
+from streamup.failpoints import failpoint
+from streamup.layout import Part
+
+READ_BYTES = 1 << 20
+"""A slice when a part file is read back: large enough that calls do not count, small enough that memory does not."""
+
+
+class Files:
+    """The operating system's files. The only door to the disk, so that tests can put another disk behind it."""
+
+    def append(self, path: Path) -> int:
+        """A descriptor that appends to `path`, created if missing."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def write(self, fd: int, data: memoryview) -> int:
+        """How many bytes were taken; may be fewer than given."""
+        return os.write(fd, data)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def sync(self, path: Path) -> None:
+        """fdatasync by path: a part file may have been closed since, and the kernel syncs the file, not the handle."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            getattr(os, "fdatasync", os.fsync)(fd)
+        finally:
+            os.close(fd)
+
+    def sync_directory(self, path: Path) -> None:
+        """Make the names of new files durable."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def truncate(self, path: Path, size: int) -> None:
+        os.truncate(path, size)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
+    def size(self, path: Path) -> int:
+        """0 for a file that is not there."""
+        try:
+            return path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def read(self, path: Path, start: int, end: int) -> Iterator[bytes]:
+        """The bytes from `start` to `end`, or fewer where the file is shorter, in slices."""
+        with path.open("rb", buffering=0) as file:
+            file.seek(start)
+            while start < end and (data := file.read(min(READ_BYTES, end - start))):
+                start += len(data)
+                yield data
+
+    def names(self, directory: Path) -> list[str]:
+        return os.listdir(directory)
+
+    def free(self, directory: Path) -> int:
+        """Bytes that an unprivileged process may still write here."""
+        stat = os.statvfs(directory)
+        return stat.f_bavail * stat.f_frsize
+
+
+@dataclass(slots=True)
+class PartFile:
+    """A part's file and what is known of it: `size` bytes written with checksum `crc64nvme`, `synced` of them durable
+    and committed. `reserved` is its share of the budget."""
+
+    path: Path
+    part: Part
+    size: int = 0
+    crc64nvme: int = 0
+    synced: int = 0
+    reserved: int = 0
+    fd: int | None = None
+
+    @property
+    def full(self) -> bool:
+        return self.size == self.part.size
+
+
+class Budget:
+    """Bytes of disk that part files may take, handed out in order of arrival.
+
+    While others wait, an owner that holds its share or more (the budget by the number of owners) is passed over, so
+    one fast upload cannot take the room in which the slow ones must live.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.headroom = size // 8
+        self.reserved = 0
+        self._held: dict[str, int] = {}
+        self._waiting: list[tuple[str, int, bool, asyncio.Future[None]]] = []
+
+    def __repr__(self) -> str:
+        return f"<Budget {self.reserved}/{self.size}, {len(self._held)} owners, {len(self._waiting)} waiting>"
+
+    async def reserve(self, owner: str, size: int, *, resumed: bool = False) -> None:
+        """Wait until `size` bytes are ours. Cancelled while waiting: nothing is held, or it is given back."""
+        granted = asyncio.get_running_loop().create_future()
+        self._waiting.append((owner, size, resumed, granted))
+        self._grant()
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled():
+                self.release(owner, size)  # granted and cancelled in the same turn of the loop
+            raise
+        finally:
+            self._waiting = [entry for entry in self._waiting if entry[3] is not granted]
+
+    def take(self, owner: str, size: int) -> None:
+        """What a restart found on the disk: it is there, room or not."""
+        self.reserved += size
+        self._held[owner] = self._held.get(owner, 0) + size
+
+    def release(self, owner: str, size: int) -> None:
+        self.reserved -= size
+        self._held[owner] = self._held.get(owner, 0) - size
+        if self._held[owner] <= 0:
+            del self._held[owner]
+        self._grant()
+
+    def has_room(self, size: int) -> bool:
+        """Whether a newcomer that begins a part of `size` would be served at once."""
+        return not self._waiting and self._fits(size, resumed=False)
+
+    def _fits(self, size: int, *, resumed: bool) -> bool:
+        return self.reserved + size <= self.size - (0 if resumed else self.headroom)
+
+    def _grant(self) -> None:
+        """Serve whoever may be served, oldest first; a large request is not overtaken by small ones of its kind."""
+        owners = len(self._held.keys() | {entry[0] for entry in self._waiting})
+        waiting, self._waiting = self._waiting, []
+        blocked = set[bool]()
+        for entry in waiting:
+            owner, size, resumed, granted = entry
+            if granted.done():
+                continue
+            held = self._held.get(owner, 0)
+            crowded = len(waiting) > 1 and held > 0 and held + size > self.size // owners
+            if not crowded and resumed not in blocked and self._fits(size, resumed=resumed):
+                self.take(owner, size)
+                granted.set_result(None)
+            else:
+                self._waiting.append(entry)
+                if not crowded:
+                    blocked.add(resumed)
+
+
+class Spool:
+    """The directory of part files. Every method but `sync` is meant for the event loop: one short system call."""
+
+    def __init__(self, directory: Path, size: int, files: Files) -> None:
+        self.directory = directory
+        self.budget = Budget(size)
+        self.files = files
+
+    def path(self, upload_id: str, number: int) -> Path:
+        return self.directory / f"{upload_id}.{number}"
+
+    def append(self, file: PartFile, data: memoryview) -> int:
+        """Write what the disk takes of `data`; 0 when it is full (ENOSPC counts as a full spool).
+
+        Raises `SpoolError` on any other failure. The checksum runs over exactly the bytes that were written.
+        """
+        try:
+            if file.fd is None:
+                file.fd = self.files.append(file.path)
+            taken = self.files.write(file.fd, data)
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                return 0
+            raise SpoolError(f"writing {file.path.name}: {error.strerror}") from error
+        file.crc64nvme = checksums.crc64nvme(data[:taken], file.crc64nvme)
+        file.size += taken
+        return taken
+
+    def close(self, file: PartFile) -> None:
+        if file.fd is not None:
+            self.files.close(file.fd)
+            file.fd = None
+
+    def sync(self, files: list[PartFile], *, new_names: bool) -> None:
+        """Make these files durable, then their names. For a thread: it waits for the disk.
+
+        Raises `SpoolError`, after which the kernel may have dropped the bytes: never to be retried (law 10). A file
+        that is gone was stored meanwhile, which is better than synced.
+        """
+        try:
+            for file in files:
+                failpoint("before_sync")
+                try:
+                    self.files.sync(file.path)
+                except FileNotFoundError:
+                    continue
+            if new_names:
+                self.files.sync_directory(self.directory)
+        except OSError as error:
+            raise SpoolError(f"syncing the spool: {error.strerror}") from error
+        failpoint("after_sync")
+
+    def remove(self, owner: str, file: PartFile) -> None:
+        """The part is stored and its receipt committed (law 4), or its upload has ended."""
+        failpoint("before_unlink")
+        self.close(file)
+        self.files.unlink(file.path)
+        if file.reserved:
+            self.budget.release(owner, file.reserved)
+            file.reserved = 0
+        failpoint("after_unlink")

@@ -1,0 +1,167 @@
+"""Where finished bytes go: the interface every object store is seen through.
+
+Add a store: one module here that implements `ObjectStore`, translating its exceptions into `errors.StoreError`s
+where they enter, and its name in `tests/test_stores.py`, whose contract every store must pass.
+The verbs and words are S3's. Checksums are plain values here (CRC64NVME as an int, SHA-256 as 32 raw bytes);
+how they are written on the wire is the store's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+
+class Checksum(StrEnum):
+    """The checksum an object is stored with, as the client may ask for it (`?checksum=`)."""
+
+    CRC64NVME = "crc64nvme"
+    SHA256 = "sha256"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectMeta:
+    """What is stored beside an object's bytes; fixed when its upload is created.
+
+    `user` becomes `x-amz-meta-*`. `token` (random, ours) becomes `x-amz-meta-streamup-token`: a HEAD that shows it
+    proves that the object is this upload's and no stranger's. `if_none_match` stands for `If-None-Match: *`.
+    """
+
+    token: str
+    checksum: Checksum = Checksum.CRC64NVME
+    if_none_match: bool = False
+    content_type: str | None = None
+    content_encoding: str | None = None
+    content_disposition: str | None = None
+    cache_control: str | None = None
+    user: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PartBody:
+    """One part's bytes, as a file that does not change any more: the first `size` bytes of `path`.
+
+    `path` None is the empty body. `crc64nvme` was computed on the bytes as they came off the socket. `sha256`, 32 raw
+    bytes, is given exactly where the object's checksum is SHA256.
+    """
+
+    path: Path | None
+    size: int
+    crc64nvme: int
+    checksum: Checksum = Checksum.CRC64NVME
+    sha256: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The store's proof of one part (S3: CompletedPart). `etag` is kept as the store wrote it, quotes included."""
+
+    number: int
+    size: int
+    etag: str
+    crc64nvme: int | None = None
+    sha256: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object as the store describes it.
+
+    `checksums` are the store's own words by S3's field names without the prefix, lower-case (`crc64nvme`, `sha256`, ...),
+    base64, composites with their `-N`. `token` is that of the upload which made it, if one of ours did.
+    """
+
+    key: str
+    size: int
+    etag: str
+    token: str | None = None
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    content_type: str | None = None
+    modified: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Multipart:
+    """An unfinished multipart upload, as a listing shows it. `initiated` is the store's clock, whole seconds at best."""
+
+    key: str
+    multipart_id: str
+    initiated: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """What a store takes. `equal_parts`: all parts but the last must have one size (Cloudflare R2)."""
+
+    max_parts: int = 10_000
+    min_part_bytes: int = 5 << 20
+    max_part_bytes: int = 5 << 30
+    equal_parts: bool = False
+
+
+class ObjectStore(Protocol):
+    """A bucket and a prefix; `key` is always below the prefix and never begins with it.
+
+    `put_part` may be repeated with the same arguments. `create_multipart`, `put_object` and `complete_multipart` run a
+    single attempt each: after a `StoreUnavailable` from them nobody knows what happened, and `head` settles it.
+    Every method raises `StoreError`s only, and ends within a deadline of its own that grows with the bytes it moves.
+    """
+
+    limits: StoreLimits
+    conditional_writes: bool
+    """Whether `If-None-Match: *` is honoured when an object is put or completed."""
+
+    async def put_object(self, key: str, body: PartBody, meta: ObjectMeta) -> StoredObject:
+        """Store an object that fits in one part, the empty one too (S3: PutObject)."""
+        ...
+
+    async def create_multipart(self, key: str, meta: ObjectMeta) -> str:
+        """Begin a multipart upload; returns its `multipart_id` (S3: CreateMultipartUpload)."""
+        ...
+
+    async def put_part(self, key: str, multipart_id: str, number: int, body: PartBody) -> Receipt:
+        """Store one part with its checksum (S3: UploadPart). Raises `NoSuchMultipart`, `BadDigest`."""
+        ...
+
+    async def list_parts(self, key: str, multipart_id: str) -> Sequence[Receipt]:
+        """What the store lists (S3: ListParts, all pages). A cross-check, never the truth: it may be stale and name a
+        number twice. Raises `NoSuchMultipart`."""
+        ...
+
+    async def complete_multipart(
+        self, key: str, multipart_id: str, receipts: Sequence[Receipt], meta: ObjectMeta, crc64nvme: int | None
+    ) -> StoredObject:
+        """Join the parts (S3: CompleteMultipartUpload). `crc64nvme` is the whole object's, to be compared by the store.
+
+        Raises `NoSuchMultipart`, `InvalidPart`, `BadDigest`, `StorePrecondition`, `StoreConflict`.
+        """
+        ...
+
+    async def abort_multipart(self, key: str, multipart_id: str) -> None:
+        """Give a multipart upload up (S3: AbortMultipartUpload). One that is not there is aborted already."""
+        ...
+
+    def list_multiparts(self, prefix: str) -> AsyncIterator[Multipart]:
+        """Unfinished multipart uploads whose key begins with `prefix` (S3: ListMultipartUploads, all pages)."""
+        ...
+
+    async def head(self, key: str) -> StoredObject | None:
+        """The object under `key`, or None (S3: HeadObject with checksums)."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Remove the object under `key`; one that is not there is removed already (S3: DeleteObject)."""
+        ...
+
+    async def presign_get(self, key: str, seconds: int) -> str:
+        """A URL that lets anybody GET the object for `seconds` (S3: query authentication), on the public endpoint."""
+        ...
+
+    async def ready(self) -> None:
+        """Return if the bucket answers now; raise a `StoreError` that says what is wrong otherwise (S3: HeadBucket)."""
+        ...

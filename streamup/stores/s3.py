@@ -1,0 +1,441 @@
+"""Any store that speaks S3. The only module that knows aiobotocore, and no exception of its leaves it.
+
+- Every call is one attempt, with a deadline of its own: `read_timeout` does not cover the sending of a body, and a
+  store that stops reading would hold the call for ever. When to try again is the uploader's decision.
+- Parts have a client of their own, so that an abort or a complete never queues behind them for a connection.
+- Checksums were computed on the bytes as they came off the socket, and go out as headers: botocore touches no body.
+  The store compares; what it answers is compared again here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from streamup.errors import (
+    AccessDenied,
+    BadDigest,
+    CredentialsExpired,
+    NoSuchMultipart,
+    NoSuchObject,
+    StoreConflict,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
+from streamup.stores import Checksum, Multipart, ObjectMeta, PartBody, Receipt, StoredObject
+from streamup.stores.part_reader import PartReader, base64_of, content_md5
+from streamup.stores.profiles import UNKNOWN, StoreProfile, recognise
+from streamup.stores.refusals import refusal
+
+# botocore looks at it while it is imported. Its other signer, in awscrt, copies a body that is `bytes`.
+os.environ.setdefault("BOTO_DISABLE_CRT", "true")
+from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
+from aiobotocore.credentials import AioCredentials  # type: ignore[import-untyped]
+from aiobotocore.session import AioSession  # type: ignore[import-untyped]
+from botocore.exceptions import (  # type: ignore[import-untyped]
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
+from botocore.handlers import add_expect_header  # type: ignore[import-untyped]
+
+TOKEN = "streamup-token"  # noqa: S105 - the name of a metadata field
+CONTROL_CONNECTIONS = 16
+CHECKSUM_TYPES = {Checksum.CRC64NVME: "FULL_OBJECT", Checksum.SHA256: "COMPOSITE"}
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds until a call is given up. A part gets `part` and as long as it takes at `bytes_per_second` besides."""
+
+    connect: float = 10
+    control: float = 30
+    complete: float = 600  # S3 documents minutes for many parts, and answers with white space meanwhile
+    part: float = 15
+    bytes_per_second: int = 64 << 10
+
+    def of(self, body: PartBody) -> float:
+        return self.part + body.size / self.bytes_per_second
+
+
+class S3Store:
+    """An `ObjectStore` in one bucket, below `prefix`. An async context manager; usable inside it only.
+
+    Without keys the usual AWS chain finds the credentials (environment, profile, container, instance, web identity).
+    Without `endpoint_url` botocore's configuration names it. `public_endpoint_url` is for presigned URLs only.
+    What the store can do is `profile`; `adopt` sets it, and `probe.probe` finds it out.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        endpoint_url: str | None = None,
+        public_endpoint_url: str | None = None,
+        path_style: bool = False,
+        sse: str | None = None,
+        sse_kms_key_id: str | None = None,
+        storage_class: str | None = None,
+        parallel_parts: int = 8,
+        access_key: str | None = None,
+        secret_key: str | None = None,
+        profile: StoreProfile = UNKNOWN,
+        deadlines: Deadlines = Deadlines(),
+    ) -> None:
+        self.bucket = bucket
+        self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self.deadlines = deadlines
+        self._endpoint_url = endpoint_url
+        self._public_endpoint_url = public_endpoint_url or endpoint_url
+        self._addressing = "path" if path_style else "auto"
+        self._create_options = {
+            "ServerSideEncryption": sse,
+            "SSEKMSKeyId": sse_kms_key_id,
+            "StorageClass": storage_class,
+        }
+        self._parallel_parts = parallel_parts
+        self._keys = (access_key, secret_key) if access_key and secret_key else None
+        self._chain = _CredentialChain()
+        self._stack = AsyncExitStack()
+        self._parts: Any = None  # the clients' operations are called by name, with None left out: no typed client fits
+        self._control: Any = None
+        self._presigner: Any = None
+        self.adopt(profile)
+
+    def adopt(self, profile: StoreProfile) -> None:
+        """Go by this profile from now on."""
+        self.profile = profile
+        self.limits = profile.limits
+        self.conditional_writes = profile.conditional_put and profile.conditional_complete
+
+    async def __aenter__(self) -> Self:
+        session = AioSession()
+        if self._keys:
+            session.set_credentials(*self._keys)
+        else:
+            session.register_component("credential_provider", self._chain)
+        self._parts = await self._client(session, self._endpoint_url, self._parallel_parts)
+        self._control = await self._client(session, self._endpoint_url, CONTROL_CONNECTIONS)
+        # Some regions would still presign with SigV2, which their newer buckets refuse.
+        self._presigner = await self._client(session, self._public_endpoint_url, 1, signature_version="s3v4")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _client(self, session: AioSession, endpoint_url: str | None, connections: int, **options: Any) -> Any:
+        config = AioConfig(
+            # Over plain http botocore would hash every body to sign it.
+            s3={"payload_signing_enabled": False, "addressing_style": self._addressing},
+            # Otherwise botocore computes checksums of its own, and sends bodies aws-chunked, which many stores refuse.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            max_pool_connections=connections,
+            connect_timeout=self.deadlines.connect,
+            read_timeout=self.deadlines.complete,  # the deadlines around each call are shorter
+            retries={"mode": "standard", "total_max_attempts": 1},
+            **options,
+        )
+        context = session.create_client("s3", endpoint_url=endpoint_url, config=config)
+        client = await self._stack.enter_async_context(context)
+        # A store that never answers "100 Continue" would hold the body back for ever.
+        client.meta.events.unregister("before-call.s3", add_expect_header)
+        return client
+
+    async def put_object(self, key: str, body: PartBody, meta: ObjectMeta) -> StoredObject:
+        self._refuse_unkept(meta)
+        checksum = self._checksum(body.checksum, body.crc64nvme, body.sha256)
+        condition = self._condition(meta, honoured=self.profile.conditional_put)
+        options = {**_described(meta), **self._create_options, **condition}
+        answer = await self._send("put_object", body, checksum, Key=self.prefix + key, **options)
+        return StoredObject(key, body.size, answer["ETag"], meta.token, _checksums(answer), meta.content_type)
+
+    async def create_multipart(self, key: str, meta: ObjectMeta) -> str:
+        self._refuse_unkept(meta)
+        kind = {}
+        if meta.checksum in self.profile.checksums:
+            kind = {"ChecksumAlgorithm": meta.checksum.upper(), "ChecksumType": CHECKSUM_TYPES[meta.checksum]}
+        options = {**_described(meta), **self._create_options, **kind}
+        answer = await self._call("create_multipart_upload", self.deadlines.control, Key=self.prefix + key, **options)
+        return _field(answer, "UploadId")
+
+    async def put_part(self, key: str, multipart_id: str, number: int, body: PartBody) -> Receipt:
+        checksum = self._checksum(body.checksum, body.crc64nvme, body.sha256)
+        target = {"Key": self.prefix + key, "UploadId": multipart_id, "PartNumber": number}
+        answer = await self._send("upload_part", body, checksum, **target)
+        return Receipt(number, body.size, answer["ETag"], body.crc64nvme, body.sha256)
+
+    async def list_parts(self, key: str, multipart_id: str) -> Sequence[Receipt]:
+        receipts: list[Receipt] = []
+        page = {"Key": self.prefix + key, "UploadId": multipart_id}
+        while True:
+            answer = await self._call("list_parts", self.deadlines.control, **page)
+            receipts.extend(_listed(part) for part in answer.get("Parts", ()))
+            if not answer.get("IsTruncated"):
+                return receipts
+            page["PartNumberMarker"] = answer["NextPartNumberMarker"]
+
+    async def complete_multipart(
+        self, key: str, multipart_id: str, receipts: Sequence[Receipt], meta: ObjectMeta, crc64nvme: int | None
+    ) -> StoredObject:
+        """As the interface says. `BadDigest` also where the store has made an object and names another checksum for it
+        than ours: whatever `head` shows then, that object is not the upload.
+        """
+        size = sum(receipt.size for receipt in receipts)
+        whole = self._checksum(meta.checksum, crc64nvme, None) if meta.checksum is Checksum.CRC64NVME else {}
+        answer = await self._call(
+            "complete_multipart_upload",
+            self.deadlines.complete,
+            Key=self.prefix + key,
+            UploadId=multipart_id,
+            MultipartUpload={"Parts": [self._completed(receipt, meta.checksum) for receipt in receipts]},
+            MpuObjectSize=size,
+            ChecksumType=CHECKSUM_TYPES.get(meta.checksum) if meta.checksum in self.profile.checksums else None,
+            **self._condition(meta, honoured=self.profile.conditional_complete),
+            **whole,
+        )
+        etag = _field(answer, "ETag")
+        _confirm("the object", answer, whole or _composite(meta.checksum, receipts))
+        return StoredObject(key, size, etag, meta.token, _checksums(answer), meta.content_type)
+
+    async def abort_multipart(self, key: str, multipart_id: str) -> None:
+        with suppress(NoSuchMultipart):
+            await self._call(
+                "abort_multipart_upload", self.deadlines.control, Key=self.prefix + key, UploadId=multipart_id
+            )
+
+    async def list_multiparts(self, prefix: str) -> AsyncIterator[Multipart]:
+        page: dict[str, str] = {"Prefix": self.prefix + prefix}
+        while True:
+            answer = await self._call("list_multipart_uploads", self.deadlines.control, **page)
+            for found in answer.get("Uploads", ()):
+                yield Multipart(found["Key"].removeprefix(self.prefix), found["UploadId"], found["Initiated"])
+            if not answer.get("IsTruncated"):
+                return
+            page |= {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
+
+    async def head(self, key: str) -> StoredObject | None:
+        try:
+            answer = await self._call(
+                "head_object", self.deadlines.control, Key=self.prefix + key, ChecksumMode="ENABLED"
+            )
+        except NoSuchObject:
+            return None
+        token = answer.get("Metadata", {}).get(TOKEN)
+        return StoredObject(
+            key,
+            answer["ContentLength"],
+            answer["ETag"],
+            token,
+            _checksums(answer),
+            answer.get("ContentType"),
+            answer.get("LastModified"),
+        )
+
+    async def delete(self, key: str) -> None:
+        with suppress(NoSuchObject):
+            await self._call("delete_object", self.deadlines.control, Key=self.prefix + key)
+
+    async def presign_get(self, key: str, seconds: int) -> str:
+        target = {"Bucket": self.bucket, "Key": self.prefix + key}
+        async with _translated("presign", self.deadlines.control):  # credentials may have to be fetched
+            url: str = await self._presigner.generate_presigned_url("get_object", Params=target, ExpiresIn=seconds)
+            return url
+
+    async def ready(self) -> None:
+        await self.recognise()
+
+    async def recognise(self) -> StoreProfile:
+        """The profile that the bucket's answer and the endpoint's name speak for (S3: HeadBucket). Adopts nothing."""
+        try:
+            answer = await self._call("head_bucket", self.deadlines.control)
+        except NoSuchObject as error:
+            raise StoreUnavailable(f"There is no bucket {self.bucket!r}.", status=404, code="NoSuchBucket") from error
+        server = answer["ResponseMetadata"]["HTTPHeaders"].get("server", "")
+        return recognise(server, urlsplit(self._control.meta.endpoint_url).hostname or "")
+
+    async def create_bucket(self) -> None:
+        """Make the bucket; one that is there already, and ours, is as good (S3: CreateBucket). For stores of our own:
+        it names no region.
+        """
+        with suppress(StoreConflict):
+            await self._call("create_bucket", self.deadlines.control)
+
+    async def checks_content_md5(self, key: str) -> bool:
+        """Whether a wrong `Content-MD5` is refused. Writes an empty object if it is not (S3: PutObject)."""
+        wrong = base64_of(bytes(16))
+        try:
+            await self._call("put_object", self.deadlines.control, Key=self.prefix + key, Body=b"", ContentMD5=wrong)
+        except BadDigest:
+            return True
+        except StoreRefused:
+            return False
+        return False
+
+    async def _call(self, operation: str, seconds: float, client: Any = None, **arguments: Any) -> dict[str, Any]:
+        """One attempt at an operation (botocore's name) within a deadline. Arguments that are None are left out."""
+        given = {name: value for name, value in arguments.items() if value is not None}
+        try:
+            async with _translated(operation, seconds):
+                answer: dict[str, Any] = await getattr(client or self._control, operation)(Bucket=self.bucket, **given)
+                return answer
+        except CredentialsExpired:
+            self._chain.forget()
+            raise
+
+    async def _send(
+        self, operation: str, body: PartBody, checksum: Mapping[str, str], **arguments: Any
+    ) -> dict[str, Any]:
+        """An operation with a body, confirmed by ETag and checksum. `SpoolError` if the part file is to blame."""
+        if body.checksum is Checksum.CRC64NVME and not checksum and self.profile.content_md5:
+            checksum = {"ContentMD5": await asyncio.to_thread(content_md5, body)}
+        with PartReader(body) as reader:
+            try:
+                answer = await self._call(
+                    operation,
+                    self.deadlines.of(body),
+                    self._parts,
+                    Body=reader if body.size else b"",
+                    **checksum,
+                    **arguments,
+                )
+            except StoreError as error:
+                raise reader.failure or error from error
+        _field(answer, "ETag")
+        _confirm(operation, answer, checksum)
+        return answer
+
+    def _refuse_unkept(self, meta: ObjectMeta) -> None:
+        """SHA-256 is only sent on request, so there is no second best for it, as MD5 is for CRC64NVME."""
+        if meta.checksum is Checksum.SHA256 and Checksum.SHA256 not in self.profile.checksums:
+            raise StoreRefused("This store does not keep SHA-256 checksums.")
+
+    def _condition(self, meta: ObjectMeta, *, honoured: bool) -> dict[str, str]:
+        """A store that would ignore the condition would overwrite what it protects: fail closed."""
+        if meta.if_none_match and not honoured:
+            raise StoreRefused("This store does not honour If-None-Match.")
+        return {"IfNoneMatch": "*"} if meta.if_none_match else {}
+
+    def _checksum(self, checksum: Checksum, crc64nvme: int | None, sha256: bytes | None) -> dict[str, str]:
+        """The checksum of a part or an object as S3 wants it, if this store takes its kind."""
+        if checksum not in self.profile.checksums:
+            return {}
+        if checksum is Checksum.SHA256:
+            return {"ChecksumSHA256": base64_of(sha256)} if sha256 is not None else {}
+        return {"ChecksumCRC64NVME": base64_of(crc64nvme.to_bytes(8, "big"))} if crc64nvme is not None else {}
+
+    def _completed(self, receipt: Receipt, checksum: Checksum) -> dict[str, Any]:
+        # The checksums again: AWS wants them for composites, MinIO always.
+        return {
+            "PartNumber": receipt.number,
+            "ETag": receipt.etag,
+            **self._checksum(checksum, receipt.crc64nvme, receipt.sha256),
+        }
+
+
+class _CredentialChain(AioCredentials):  # type: ignore[misc]  # aiobotocore ships no types
+    """The usual AWS chain, asked anew after the store has called its credentials expired: botocore renews by itself
+    only those whose end it was told.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("", "")
+        self._found: Any = None
+
+    async def load_credentials(self) -> Self:
+        """What a session's credential_provider is asked for."""
+        return self
+
+    async def get_frozen_credentials(self) -> Any:
+        if self._found is None:
+            self._found = await AioSession().get_credentials()
+        if self._found is None:
+            raise NoCredentialsError
+        return await self._found.get_frozen_credentials()
+
+    def forget(self) -> None:
+        self._found = None
+
+
+@asynccontextmanager
+async def _translated(operation: str, seconds: float) -> AsyncIterator[None]:
+    """The edge: a deadline, and foreign exceptions turned into `StoreError`s. Cancellation passes."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise StoreUnavailable(f"{operation}: no answer within {seconds:.0f} s") from error
+    except ClientError as error:
+        answer = error.response.get("Error", {})
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
+        raise refusal(operation, status, str(answer.get("Code", "")), str(answer.get("Message", ""))) from error
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise AccessDenied(f"{operation}: {error}", code="NoCredentials") from error
+    except CredentialRetrievalError as error:
+        raise CredentialsExpired(f"{operation}: {error}") from error
+    except ParamValidationError as error:
+        raise StoreRefused(f"{operation}: {error}") from error
+    except (BotoCoreError, aiohttp.ClientError, OSError) as error:
+        raise StoreUnavailable(f"{operation}: {error}") from error
+
+
+def _field(answer: Mapping[str, Any], name: str) -> str:
+    """A field without which an answer is none: what was cut off may have been an error."""
+    if not answer.get(name):
+        raise StoreUnavailable(f"The store's answer lacks {name}: it was cut short, or is not S3's.")
+    return str(answer[name])
+
+
+def _confirm(what: str, answer: Mapping[str, Any], ours: Mapping[str, str]) -> None:
+    """Compare the checksums that the store names, if it names any, with ours. Raises `BadDigest`."""
+    for name, value in ours.items():
+        if answer.get(name, value) != value:
+            raise BadDigest(f"{what}: the store has {name} {answer[name]}, and {value} was sent.")
+
+
+def _described(meta: ObjectMeta) -> dict[str, Any]:
+    return {
+        "ContentType": meta.content_type,
+        "ContentEncoding": meta.content_encoding,
+        "ContentDisposition": meta.content_disposition,
+        "CacheControl": meta.cache_control,
+        "Metadata": {**meta.user, TOKEN: meta.token},
+    }
+
+
+def _listed(part: Mapping[str, Any]) -> Receipt:
+    crc, sha256 = part.get("ChecksumCRC64NVME"), part.get("ChecksumSHA256")
+    return Receipt(
+        part["PartNumber"],
+        part["Size"],
+        part["ETag"],
+        int.from_bytes(base64.b64decode(crc), "big") if crc else None,
+        base64.b64decode(sha256) if sha256 else None,
+    )
+
+
+def _composite(checksum: Checksum, receipts: Sequence[Receipt]) -> dict[str, str]:
+    """S3's SHA-256 of a multipart object: that of the parts' digests, with their number."""
+    digests = [receipt.sha256 for receipt in receipts if receipt.sha256 is not None]
+    if checksum is not Checksum.SHA256 or len(digests) != len(receipts):
+        return {}
+    return {"ChecksumSHA256": f"{base64_of(hashlib.sha256(b''.join(digests)).digest())}-{len(digests)}"}
+
+
+def _checksums(answer: Mapping[str, Any]) -> dict[str, str]:
+    names = (name for name in answer if name.startswith("Checksum") and name != "ChecksumType")
+    return {name.removeprefix("Checksum").lower(): answer[name] for name in names}

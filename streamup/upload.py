@@ -1,0 +1,263 @@
+"""One upload: its state, its numbers, and what is allowed next. Pure.
+
+Rule 1: everything that decides whether an upload may change, and how, is in this file.
+Rule 2: a transition is a plain method: it changes the upload, or raises an `UploadError` and changes nothing.
+Rule 3: nobody answers from a transition before it is committed (checkpoint.py); if the commit fails, the object is
+        thrown away and read again.
+
+```
+          create              seal                  announce_completion        finish
+ (nothing) ────► open ───────────────► sealed ─────────────────────► completing ─────► complete
+                 │ ▲                   │ │ ▲                             │
+                 │ └── recover: never ─┘ │ └ a power cut took bytes      └─► failed
+                 │     answered, short   │   that nobody was told of
+                 └─► cancelled · expired · failed ◄─┘
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+from streamup.errors import (
+    BadRequest,
+    Gone,
+    KeyConflict,
+    LengthExceeded,
+    OffsetMismatch,
+    PreconditionFailed,
+    UploadBusy,
+    UploadError,
+)
+from streamup.layout import Layout
+from streamup.stores import ObjectMeta, Receipt, StoredObject
+
+
+class State(StrEnum):
+    OPEN = "open"
+    SEALED = "sealed"
+    COMPLETING = "completing"
+    COMPLETE = "complete"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    FAILED = "failed"
+
+
+ALLOWED: Mapping[State, frozenset[State]] = MappingProxyType(
+    {
+        State.OPEN: frozenset({State.SEALED, State.CANCELLED, State.EXPIRED, State.FAILED}),
+        State.SEALED: frozenset({State.OPEN, State.COMPLETING, State.CANCELLED, State.FAILED}),
+        State.COMPLETING: frozenset({State.COMPLETE, State.FAILED}),
+        State.COMPLETE: frozenset(),
+        State.CANCELLED: frozenset(),
+        State.EXPIRED: frozenset(),
+        State.FAILED: frozenset(),
+    }
+)
+"""From each state, the states that may follow. No other change exists."""
+
+LIVE = frozenset({State.OPEN, State.SEALED, State.COMPLETING})
+"""States in which bytes or promises are still held; the others are outcomes."""
+
+
+@dataclass(slots=True)
+class Upload:
+    """One resumable transfer to one key. Positions and sizes in bytes, times in unix seconds.
+
+    `length` is the total the client declared; `seal_at` is the client's word where this upload ends (law 5): when
+    `received` reaches it, the upload seals itself. A plain PUT with Content-Length gives only the word, so a later
+    append may go beyond it. `received` counts what the spool and the receipts hold; `offset` the part of it that is
+    durable, the only number a client is ever told. `touched` is when a writer was last there (None: one is there now).
+    `replaces` is the ETag the key had when `completing` was announced, for the one request that must not be repeated
+    blindly (PutObject).
+    """
+
+    id: str
+    key: str
+    subject: str
+    layout: Layout
+    meta: ObjectMeta
+    created: float
+    length: int | None = None
+    seal_at: int | None = None
+    state: State = State.OPEN
+    reason: str | None = None
+    received: int = 0
+    offset: int = 0
+    size: int | None = None
+    touched: float | None = None
+    ended: float | None = None
+    sealed_order: int | None = None
+    creating: float | None = None
+    multipart_id: str | None = None
+    replaces: str | None = None
+    stored_object: StoredObject | None = None
+    receipts: dict[int, Receipt] = field(default_factory=dict)
+
+    # -- appends ------------------------------------------------------------------------------------------------
+
+    def begin_append(self, *, offset: int | None, length: int | None, seal_at: int | None) -> None:
+        """A writer takes over at `offset` (None: wherever we are), with its word where the upload ends.
+
+        Raises `OffsetMismatch`, `BadRequest` (lengths that contradict each other), `Gone`, `UploadBusy`.
+        """
+        self.require_open()
+        if offset is not None and offset != self.received:
+            raise OffsetMismatch(self.received, offset)
+        if length is not None and self.length is not None and length != self.length:
+            raise BadRequest(
+                f"This upload was declared to have {self.length} bytes; {length} contradicts that.",
+                expected_length=self.length,
+                provided_length=length,
+            )
+        total = self.length if length is None else length
+        if total is not None and max(self.received, seal_at or 0) > total:
+            raise BadRequest(
+                f"{max(self.received, seal_at or 0)} bytes do not fit into the declared length of {total}.",
+                expected_length=total,
+            )
+        self.length, self.seal_at, self.touched = total, seal_at, None
+
+    def require_open(self) -> None:
+        """Raise `Gone` or `UploadBusy` unless bytes may be added."""
+        if failure := self.failure:
+            raise failure
+        if self.state is not State.OPEN:
+            raise UploadBusy(f"All bytes of this upload have arrived; it is {self.state}.")
+
+    @property
+    def failure(self) -> UploadError | None:
+        """Why there is no object, for an upload that has ended without one."""
+        if self.state in LIVE or self.state is State.COMPLETE:
+            return None
+        reason = self.reason or ""
+        kind = {"precondition": PreconditionFailed, "conflict": KeyConflict}.get(reason.partition(":")[0], Gone)
+        return kind(f"This upload is {self.state}{f' ({reason})' if reason else ''}. Create a new one.")
+
+    @property
+    def room(self) -> int | None:
+        """How many more bytes may come, None: no end is known."""
+        return None if self.length is None else self.length - self.received
+
+    def receive(self, size: int) -> None:
+        """`size` more bytes are in the spool (law 1). The only place where `received` grows."""
+        self.require_open()
+        if self.length is not None and self.received + size > self.length:
+            raise LengthExceeded(f"More than the declared {self.length} bytes were sent.", limit=self.length)
+        self.received += size
+
+    def end_append(self, now: float) -> None:
+        """The writer has settled."""
+        self.touched = now
+
+    def announce(self, offset: int) -> None:
+        """Everything up to `offset` is synced and committed (law 2). Never falls."""
+        self.offset = max(self.offset, offset)
+
+    # -- the way to the object ----------------------------------------------------------------------------------
+
+    @property
+    def due(self) -> bool:
+        """Whether what is received has reached the end that the client announced (law 5)."""
+        return self.state is State.OPEN and self.seal_at is not None and self.received == self.seal_at
+
+    def seal(self, order: int) -> None:
+        """No more bytes will come. `order` is this seal's place among all seals (law 9).
+
+        Raises `BadRequest` when fewer bytes came than were declared; the upload stays open.
+        """
+        self.require_open()
+        if self.length is not None and self.received != self.length:
+            raise BadRequest(
+                f"{self.received} of the declared {self.length} bytes have arrived. They are kept: "
+                f"continue at byte {self.received}, or cancel.",
+                expected_length=self.length,
+                expected_offset=self.received,
+            )
+        self._become(State.SEALED)
+        self.size, self.sealed_order = self.received, order
+
+    @property
+    def single(self) -> bool:
+        """Whether the whole object is known to fit in part 1, so that one PutObject does it."""
+        end = self.size if self.size is not None else self.seal_at if self.seal_at is not None else self.length
+        return self.multipart_id is None and end is not None and end <= self.layout.part(1).size
+
+    @property
+    def stored(self) -> int:
+        """Bytes of the contiguous run of parts that the store has confirmed."""
+        end, number = 0, 1
+        while receipt := self.receipts.get(number):
+            end += receipt.size
+            number += 1
+        return end
+
+    def announce_creation(self, now: float) -> None:
+        """CreateMultipartUpload is about to be called (law 5)."""
+        self.creating = now
+
+    def multipart_created(self, multipart_id: str) -> None:
+        self.creating, self.multipart_id = None, multipart_id
+
+    def multipart_gone(self) -> None:
+        """No multipart upload of ours is left in the store."""
+        self.creating = self.multipart_id = None
+
+    def add_receipt(self, receipt: Receipt) -> None:
+        """The store has this part and the checkpoint knows it (law 4)."""
+        self.receipts[receipt.number] = receipt
+
+    def announce_completion(self, replaces: str | None = None) -> None:
+        """The store is about to be asked for the object (law 5)."""
+        if self.state is not State.COMPLETING:
+            self._become(State.COMPLETING)
+            self.replaces = replaces
+
+    def finish(self, stored_object: StoredObject, now: float) -> None:
+        """The object is visible, and it is ours."""
+        self._become(State.COMPLETE)
+        self.stored_object, self.ended, self.offset = stored_object, now, self.received
+        self.creating = self.multipart_id = None
+
+    # -- the other ends -----------------------------------------------------------------------------------------
+
+    def cancel(self, now: float) -> None:
+        """Raises `UploadBusy` once completion was announced: nobody knows then whether there is an object."""
+        self._end(State.CANCELLED, now, None)
+
+    def expire(self, now: float) -> None:
+        self._end(State.EXPIRED, now, None)
+
+    def fail(self, reason: str, now: float) -> None:
+        """Fail closed (law 10), with a reason for the person who asks."""
+        self._end(State.FAILED, now, reason)
+
+    def expires(self, seconds: float) -> float | None:
+        """When it will expire: only an open upload without a writer does."""
+        return self.touched + seconds if self.state is State.OPEN and self.touched is not None else None
+
+    def recover(self, received: int, now: float) -> None:
+        """What a restart found: `received` bytes under receipts and in verified part files (law 10)."""
+        self.received = received
+        self.receipts = {n: r for n, r in self.receipts.items() if self.layout.part(n).start < received}
+        if self.touched is None:
+            self.touched = now
+        if received < self.offset or (self.state is State.COMPLETING and received != self.size):
+            self.fail("state lost: bytes that were promised are not on the disk any more", now)
+        elif self.state is State.SEALED and received != self.size:
+            self._become(State.OPEN)
+            self.size = self.sealed_order = None
+
+    def _end(self, state: State, now: float, reason: str | None) -> None:
+        self._become(state)
+        self.reason, self.ended = reason, now
+
+    def _become(self, state: State) -> None:
+        if state not in ALLOWED[self.state]:
+            if self.state in LIVE:
+                raise UploadBusy(f"This upload is {self.state}; it cannot become {state} now.")
+            raise self.failure or Gone(f"This upload is {self.state}.")
+        self.state = state

@@ -1,0 +1,534 @@
+"""The uploader: part files in, an object out.
+
+`Drain` empties one upload's part accumulator into the store and completes it, whether or not a client is connected.
+All drains share one `Uploader`: its slots (parts in flight), its clock, its way to wait out an outage.
+
+Order of acts, each committed before the next (laws 4 and 5):
+
+    part:      slot · UploadPart · commit receipt · unlink part file
+    multipart: commit `creating` · CreateMultipartUpload · commit `multipart_id` · parts
+    object:    turn of the key (law 9) · commit `completing` · Complete or PutObject · HEAD if in doubt · commit `complete`
+
+The store's "later" (`StoreUnavailable`) is waited out for ever, with full jitter; everybody wakes when anybody gets
+through. The store's "no" (`StoreRefused`) is repaired from the spool where the spool still can, else the upload fails
+with its reason (law 10). A drain may be cancelled at any await: whatever was not committed is done again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import ParamSpec, TypeVar
+
+from awscrt import checksums
+
+from streamup.accumulator import Accumulator
+from streamup.checkpoint import Checkpoint
+from streamup.errors import (
+    BadDigest,
+    InvalidPart,
+    NoSuchMultipart,
+    SpoolError,
+    StoreConflict,
+    StoreError,
+    StorePrecondition,
+    StoreRefused,
+    StoreThrottled,
+    StoreUnavailable,
+)
+from streamup.failpoints import failpoint
+from streamup.spool import Files, PartFile
+from streamup.stores import Checksum, Multipart, ObjectStore, PartBody, Receipt, StoredObject
+from streamup.upload import State, Upload
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BACKOFF_FIRST_SECONDS = 0.2
+BACKOFF_MOST_SECONDS = 15.0
+"""Longest wait between two attempts: what an outage may cost after its end, if no other attempt notices it earlier."""
+
+LISTING_SECONDS = 60.0
+"""How long a listing of parts that disagrees with our receipts is asked again: it may be stale, never the truth."""
+
+CLOCK_SLACK = timedelta(seconds=2)
+"""Stores tell `Initiated` in whole seconds, and clocks differ a little."""
+
+MOST_REFUSALS = 3
+"""How often a part that arrives damaged, or a request that lost a race, is tried again before that is the answer."""
+
+log = logging.getLogger(__name__)
+
+
+class Slots:
+    """Permits to have a part in flight: as many as the store bears, fair between uploads.
+
+    The next permit goes to the upload with the fewest parts in flight, so a fast upload cannot starve a live one.
+    While the store throttles, there are fewer (halved each time); each success brings a fraction of one back.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.limit = float(most)
+        self.in_flight = Counter[str]()
+        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
+        self._emptied = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Slots {self.in_flight.total()}/{self.limit:.1f}, {len(self._waiting)} waiting>"
+
+    @asynccontextmanager
+    async def hold(self, owner: str) -> AsyncIterator[None]:
+        """A permit for as long as the context lasts. Cancelled while waiting: none is held."""
+        await self._acquire(owner)
+        try:
+            yield
+        finally:
+            self._release(owner)
+
+    async def idle(self) -> None:
+        """Wait until no part is in flight."""
+        while self.in_flight:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def throttled(self) -> None:
+        self.limit = max(1.0, self.limit / 2)
+
+    def succeeded(self) -> None:
+        self.limit = min(float(self.most), self.limit + 1 / self.limit)
+        self._grant()
+
+    async def _acquire(self, owner: str) -> None:
+        granted = asyncio.get_running_loop().create_future()
+        self._waiting.append((owner, granted))
+        self._grant()
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled():
+                self._release(owner)
+            raise
+        finally:
+            self._waiting = [entry for entry in self._waiting if entry[1] is not granted]
+
+    def _release(self, owner: str) -> None:
+        self.in_flight[owner] -= 1
+        if not self.in_flight[owner]:
+            del self.in_flight[owner]
+        if not self.in_flight:
+            self._emptied.set()
+        self._grant()
+
+    def _grant(self) -> None:
+        while self.in_flight.total() < int(self.limit):
+            pending = [entry for entry in self._waiting if not entry[1].done()]
+            if not pending:
+                return
+            owner, granted = min(pending, key=lambda entry: self.in_flight[entry[0]])
+            self.in_flight[owner] += 1
+            granted.set_result(None)
+
+
+class Uploader:
+    """What all drains share."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        checkpoint: Checkpoint,
+        files: Files,
+        *,
+        parallel_parts: int,
+        clock: Callable[[], float],
+        jitter: random.Random,
+    ) -> None:
+        self.store = store
+        self.checkpoint = checkpoint
+        self.files = files
+        self.slots = Slots(parallel_parts)
+        self.clock = clock
+        self.available = True
+        self._jitter = jitter
+        self._answered = asyncio.Event()
+
+    async def insist(self, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call until the store answers. Raises `StoreRefused`; waits out everything else."""
+        attempt = 0
+        while True:
+            try:
+                answer = await call(*args, **kwargs)
+            except StoreUnavailable as error:
+                await self.pause(attempt, error)
+                attempt += 1
+            else:
+                self.answered()
+                return answer
+
+    async def pause(self, attempt: int, error: StoreUnavailable) -> None:
+        """Wait before the next attempt: full jitter, or until the store has answered somebody."""
+        if isinstance(error, StoreThrottled):
+            self.slots.throttled()
+        if self.available or attempt == 0:
+            log.warning("the store does not answer: %s", error)
+        self.available = False
+        most = min(BACKOFF_MOST_SECONDS, BACKOFF_FIRST_SECONDS * 2**min(attempt, 10))
+        try:
+            async with asyncio.timeout(self._jitter.uniform(most / 10, most)):
+                await self._answered.wait()
+        except TimeoutError:
+            pass
+
+    def answered(self) -> None:
+        """The store works: wake whoever waits for that."""
+        self.slots.succeeded()
+        if not self.available:
+            self.available = True
+            log.info("the store answers again")
+        self._answered.set()
+        self._answered = asyncio.Event()
+
+
+class _MultipartLostError(Exception):
+    """The store does not know our multipart upload, but the spool still has every byte."""
+
+
+class _FailedError(Exception):
+    """The upload fails, for the reason given."""
+
+
+class Drain:
+    """One upload on its way into the store."""
+
+    def __init__(
+        self,
+        shared: Uploader,
+        upload: Upload,
+        accumulator: Accumulator,
+        turn: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`turn` returns when all uploads of this key that were sealed earlier have ended (law 9)."""
+        self._shared = shared
+        self._store = shared.store
+        self._upload = upload
+        self._parts = accumulator
+        self._turn = turn
+
+    async def run(self) -> None:
+        """Store the parts as they fill, and complete the object once sealed.
+
+        Returns when the upload is complete or failed, and that is committed. Raises `CheckpointError` when a commit
+        did not happen.
+        """
+        try:
+            await self._store_parts()
+            await self._turn()
+            stored = await (self._complete() if self._upload.multipart_id else self._put())
+        except (_FailedError, StoreRefused, SpoolError) as error:
+            reason = f"the store refused: {error}" if isinstance(error, StoreRefused) else str(error)
+            log.error("upload %s failed: %s", self._upload.id, reason)
+            self._upload.fail(reason, self._shared.clock())
+        else:
+            self._upload.finish(stored, self._shared.clock())
+        await self._save()
+        failpoint("after_complete")
+
+    async def abort(self) -> None:
+        """Leave no multipart upload behind. Raises `StoreRefused`; waits out an outage."""
+        await self._abort_orphans()
+        if self._upload.multipart_id is not None:
+            await self._shared.insist(self._store.abort_multipart, self._upload.key, self._upload.multipart_id)
+
+    async def _save(self) -> None:
+        await self._shared.checkpoint.save(self._upload)
+
+    # -- parts --------------------------------------------------------------------------------------------------
+
+    async def _store_parts(self) -> None:
+        while True:
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    await self._hand_over(tasks)
+            except BaseExceptionGroup as group:
+                error = _first(group)
+                if not isinstance(error, _MultipartLostError):
+                    raise error from None
+                await self._begin_again()
+            else:
+                return
+
+    async def _hand_over(self, tasks: asyncio.TaskGroup) -> None:
+        """Start a task for each part that is ready; return when the last one has been handed out."""
+        while file := await self._parts.next_part():
+            if self._upload.single:
+                return
+            if self._upload.multipart_id is None:
+                await self._create_multipart()
+            number = file.part.number
+            tasks.create_task(self._store_part(file), name=f"part {number} of {self._upload.id}")
+
+    async def _create_multipart(self) -> None:
+        """CreateMultipartUpload, whose lost answer leaves an orphan: ours are found by key and time, and aborted."""
+        attempt = 0
+        while True:
+            await self._abort_orphans()
+            self._upload.announce_creation(self._shared.clock())
+            await self._save()
+            failpoint("before_create_multipart")
+            try:
+                multipart_id = await self._store.create_multipart(self._upload.key, self._upload.meta)
+            except StoreUnavailable as error:
+                await self._shared.pause(attempt, error)
+                attempt += 1
+                continue
+            failpoint("after_create_multipart")
+            self._shared.answered()
+            self._upload.multipart_created(multipart_id)
+            await self._save()
+            return
+
+    async def _abort_orphans(self) -> None:
+        """Abort multipart uploads of this key that were begun since `creating` and that no row knows."""
+        if self._upload.creating is None:
+            return
+        since = datetime.fromtimestamp(self._upload.creating, UTC) - CLOCK_SLACK
+        known = {record.upload.multipart_id for record in await self._shared.checkpoint.unfinished()}
+        for found in await self._shared.insist(self._list_multiparts):
+            if found.key == self._upload.key and found.initiated >= since and found.multipart_id not in known:
+                await self._shared.insist(self._store.abort_multipart, found.key, found.multipart_id)
+
+    async def _list_multiparts(self) -> list[Multipart]:
+        return [found async for found in self._store.list_multiparts(self._upload.key)]
+
+    async def _store_part(self, file: PartFile) -> None:
+        attempt = refusals = 0
+        while True:
+            try:
+                async with self._shared.slots.hold(self._upload.id):
+                    receipt = await self._put_part(file)
+            except StoreUnavailable as error:
+                await self._shared.pause(attempt, error)
+                attempt += 1
+            except BadDigest:
+                await self._verify(file)
+                refusals += 1
+                if refusals == MOST_REFUSALS:
+                    raise
+            else:
+                break
+        self._shared.answered()
+        failpoint("before_receipt")
+        await self._shared.checkpoint.add_receipt(self._upload.id, receipt)
+        self._upload.add_receipt(receipt)
+        self._parts.discard(file)
+
+    async def _put_part(self, file: PartFile) -> Receipt:
+        body = await self._body(file)
+        failpoint("before_put_part")
+        try:
+            receipt = await self._store.put_part(
+                self._upload.key, self._upload.multipart_id or "", file.part.number, body
+            )
+        except NoSuchMultipart as error:
+            if self._upload.receipts:
+                raise _FailedError(
+                    "the store has lost the multipart upload (aborted from outside, or expired there)"
+                ) from error
+            raise _MultipartLostError from error
+        failpoint("after_put_part")
+        return replace(receipt, crc64nvme=file.crc64nvme, sha256=body.sha256)
+
+    async def _begin_again(self) -> None:
+        """The multipart upload is gone, and every byte is still in the spool."""
+        if not self._parts.rewind():
+            raise _FailedError("the store has lost the multipart upload, and parts of it had left the spool")
+        self._upload.multipart_gone()
+        await self._save()
+
+    async def _body(self, file: PartFile | None) -> PartBody:
+        checksum = self._upload.meta.checksum
+        if file is None:
+            digest = sha256().digest() if checksum is Checksum.SHA256 else None
+            return PartBody(None, 0, 0, checksum, digest)
+        digest = await asyncio.to_thread(self._sha256, file) if checksum is Checksum.SHA256 else None
+        return PartBody(file.path, file.size, file.crc64nvme, checksum, digest)
+
+    def _sha256(self, file: PartFile) -> bytes:
+        """The digest the store will check, of bytes that are first checked against what came off the socket."""
+        digest, crc = sha256(), 0
+        for data in self._shared.files.read(file.path, 0, file.size):
+            digest.update(data)
+            crc = checksums.crc64nvme(data, crc)
+        _same(file, crc)
+        return digest.digest()
+
+    async def _verify(self, file: PartFile) -> None:
+        """Raise `SpoolError` if the spool no longer holds what came off the socket."""
+
+        def crc() -> int:
+            value = 0
+            for data in self._shared.files.read(file.path, 0, file.size):
+                value = checksums.crc64nvme(data, value)
+            return value
+
+        _same(file, await asyncio.to_thread(crc))
+
+    # -- the object ---------------------------------------------------------------------------------------------
+
+    async def _put(self) -> StoredObject:
+        """PutObject: the whole object is one part, or empty.
+
+        A lost answer is settled by HEAD. A blind repeat could overwrite a newer object of somebody else's, so the
+        request is repeated only while the key still has the ETag that was recorded with `completing`.
+        """
+        key, attempt, refusals = self._upload.key, 0, 0
+        found = await self._shared.insist(self._store.head, key)
+        if found and self._is_ours(found):
+            return found
+        self._upload.announce_completion(found.etag if found else None)
+        await self._save()
+        while True:
+            self._require_unchanged(found)
+            failpoint("before_put_object")
+            file = self._parts.only_part()
+            try:
+                async with self._shared.slots.hold(self._upload.id):
+                    stored = await self._store.put_object(key, await self._body(file), self._upload.meta)
+            except StoreError as error:
+                found = await self._shared.insist(self._store.head, key)
+                if found and self._is_ours(found):
+                    return found
+                attempt, refusals = await self._after_refusal(error, file, attempt, refusals)
+            else:
+                failpoint("after_put_object")
+                self._shared.answered()
+                return stored
+
+    def _require_unchanged(self, found: StoredObject | None) -> None:
+        if self._upload.meta.if_none_match and found:
+            raise _FailedError("precondition: the object exists (If-None-Match: *)")
+        if (found.etag if found else None) != self._upload.replaces:
+            raise _FailedError("conflict: the key was written by somebody else while this object was being stored")
+
+    async def _after_refusal(
+        self, error: StoreError, file: PartFile | None, attempt: int, refusals: int
+    ) -> tuple[int, int]:
+        """Whether an object that was not stored may be tried again; the new counts, or the reason why not."""
+        match error:
+            case StoreUnavailable():
+                await self._shared.pause(attempt, error)
+                return attempt + 1, refusals
+            case BadDigest() | StoreConflict() if refusals + 1 < MOST_REFUSALS:
+                if file:
+                    await self._verify(file)
+                return attempt, refusals + 1
+            case StorePrecondition():
+                raise _FailedError("precondition: the object exists (If-None-Match: *)") from error
+            case _:
+                raise error
+
+    async def _complete(self) -> StoredObject:
+        """CompleteMultipartUpload: called again while its effect is unknown, and settled by HEAD (token and size)."""
+        key, attempt = self._upload.key, 0
+        again = self._upload.state is State.COMPLETING
+        if again and (found := await self._ours()):
+            return found
+        receipts, crc = self._check_receipts()
+        await self._look_at_parts(receipts)
+        self._upload.announce_completion()
+        await self._save()
+        while True:
+            failpoint("before_complete_multipart")
+            try:
+                stored = await self._store.complete_multipart(
+                    key, self._upload.multipart_id or "", receipts, self._upload.meta, crc
+                )
+            except StoreError as error:
+                if found := await self._ours():
+                    return found
+                attempt = await self._after_refused_completion(error, receipts, attempt)
+            else:
+                failpoint("after_complete_multipart")
+                self._shared.answered()
+                return stored
+
+    async def _after_refused_completion(self, error: StoreError, receipts: Sequence[Receipt], attempt: int) -> int:
+        match error:
+            case StoreUnavailable():
+                await self._shared.pause(attempt, error)
+                return attempt + 1
+            case StorePrecondition():
+                raise _FailedError("precondition: the object exists (If-None-Match: *)") from error
+            case StoreConflict():
+                if attempt < MOST_REFUSALS and await self._listed(receipts):
+                    return attempt + 1
+                raise _FailedError("conflict: another request to this key came in between") from error
+            case InvalidPart():
+                raise _FailedError(f"the store does not have a part it has confirmed: {error}") from error
+            case NoSuchMultipart():
+                raise _FailedError("the store has lost the multipart upload, and there is no object of ours") from error
+            case _:
+                raise error
+
+    def _check_receipts(self) -> tuple[list[Receipt], int | None]:
+        """Our own proof before the store is asked: parts 1 to N without a gap, all bytes, and the whole's CRC64NVME."""
+        receipts = [self._upload.receipts[number] for number in sorted(self._upload.receipts)]
+        expected, crc = 0, 0
+        for number, receipt in enumerate(receipts, 1):
+            part = self._upload.layout.part(number)
+            if receipt.number != number or part.start != expected or receipt.crc64nvme is None:
+                raise _FailedError(f"part {number} has no receipt")
+            expected += receipt.size
+            crc = checksums.combine_crc64nvme(crc, receipt.crc64nvme, receipt.size)
+        if expected != self._upload.size:
+            raise _FailedError(f"the receipts add up to {expected} bytes, the upload has {self._upload.size}")
+        return receipts, crc if self._upload.meta.checksum is Checksum.CRC64NVME else None
+
+    async def _look_at_parts(self, receipts: Sequence[Receipt]) -> None:
+        """A second look by ListParts. A listing that disagrees is asked again for a minute, and logged; no more."""
+        delay = BACKOFF_FIRST_SECONDS
+        deadline = self._shared.clock() + LISTING_SECONDS
+        try:
+            while not await self._listed(receipts):
+                if self._shared.clock() > deadline:
+                    log.warning("upload %s: the store's listing of parts disagrees with its receipts", self._upload.id)
+                    return
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, LISTING_SECONDS / 8)
+        except StoreRefused as error:  # the completion itself will tell what is wrong
+            log.warning("upload %s: parts could not be listed: %s", self._upload.id, error)
+
+    async def _listed(self, receipts: Sequence[Receipt]) -> bool:
+        """Whether each of our receipts is in the store's listing (which may name a number twice)."""
+        found = await self._shared.insist(self._store.list_parts, self._upload.key, self._upload.multipart_id or "")
+        listed = {(receipt.number, receipt.size, receipt.etag.strip('"')) for receipt in found}
+        return all((receipt.number, receipt.size, receipt.etag.strip('"')) in listed for receipt in receipts)
+
+    async def _ours(self) -> StoredObject | None:
+        """The object, if it is this upload's."""
+        found = await self._shared.insist(self._store.head, self._upload.key)
+        return found if found and self._is_ours(found) else None
+
+    def _is_ours(self, found: StoredObject) -> bool:
+        """Existence proves nothing; our token and our size do."""
+        return found.token == self._upload.meta.token and found.size == self._upload.size
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that ended a task group; the others were cancelled because of it."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _same(file: PartFile, crc64nvme: int) -> None:
+    if crc64nvme != file.crc64nvme:
+        raise SpoolError(f"the spool's bytes of part {file.part.number} are not those that came off the socket")

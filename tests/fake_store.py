@@ -1,0 +1,375 @@
+"""An `ObjectStore` in memory, stricter than AWS: what passes here has a chance elsewhere.
+
+    store = FakeStore()                       # parts of at least 5 bytes, complete is not idempotent
+    store.objects[key].data                   # what is visible
+    store.fail("put_part", StoreUnavailable, None, DROP)   # next calls: fails, works, works but the answer is lost
+    gate = store.hold("put_part")             # every call waits ...
+    await gate.reached(2)                     # ... until two are there
+    gate.release()
+    store.calls["put_part"], store.peak["put_part"], store.effects
+
+A fault is one of: None, a `StoreError` or its class (raised before any effect), `DROP` (the effect happens and
+the answer is lost), a number (seconds of delay), an `asyncio.Event` (waits for it). `plan`, if set, is asked first:
+an async callable of the operation's name and its number, returning a fault.
+
+What no store would accept is an `AssertionError`: it is the caller's mistake, and must not look like weather.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import random
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+
+from awscrt import checksums
+
+from streamup.errors import (
+    BadDigest,
+    InvalidPart,
+    NoSuchMultipart,
+    SpoolError,
+    StoreError,
+    StorePrecondition,
+    StoreRefused,
+    StoreUnavailable,
+)
+from streamup.stores import Checksum, Multipart, ObjectMeta, PartBody, Receipt, StoredObject, StoreLimits
+
+
+class _Drop(Enum):
+    DROP = "the effect happens, the answer is lost"
+
+
+DROP = _Drop.DROP
+Fault = None | StoreError | type[StoreError] | _Drop | float | asyncio.Event
+
+
+@dataclass
+class FakeObject:
+    data: bytes
+    meta: ObjectMeta
+    etag: str
+    checksums: dict[str, str]
+    modified: datetime
+    multipart_id: str | None = None
+
+
+@dataclass
+class FakePart:
+    data: bytes
+    receipt: Receipt
+
+
+@dataclass
+class FakeMultipart:
+    key: str
+    multipart_id: str
+    meta: ObjectMeta
+    initiated: datetime
+    parts: dict[int, FakePart] = field(default_factory=dict)
+    listed: list[Receipt] = field(default_factory=list)
+    """Every receipt ever given, the overwritten ones too."""
+
+
+class Gate:
+    """Holds calls up. Released, it lets all through, later ones too."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self._waiting = 0
+        self._arrival = asyncio.Condition()
+
+    def release(self) -> None:
+        self.open.set()
+
+    async def reached(self, calls: int = 1) -> None:
+        """Return when this many calls have arrived."""
+        async with self._arrival:
+            await self._arrival.wait_for(lambda: self._waiting >= calls)
+
+    async def wait(self) -> None:
+        async with self._arrival:
+            self._waiting += 1
+            self._arrival.notify_all()
+        await self.open.wait()
+
+
+class FakeStore:
+    """Implements `ObjectStore`. Options say where stores differ; the defaults are the harder way."""
+
+    def __init__(
+        self,
+        *,
+        limits: StoreLimits | None = None,
+        conditional_writes: bool = True,
+        idempotent_complete: bool = False,
+        stale_listing: bool = False,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        seed: int = 1,
+    ) -> None:
+        self.limits = limits or StoreLimits(max_parts=10_000, min_part_bytes=5)
+        self.conditional_writes = conditional_writes
+        self.idempotent_complete = idempotent_complete
+        self.stale_listing = stale_listing
+        self.objects: dict[str, FakeObject] = {}
+        self.multiparts: dict[str, FakeMultipart] = {}
+        self.completed: dict[str, StoredObject] = {}
+        self.plan: Callable[[str, int], Awaitable[Fault]] | None = None
+        self.calls: Counter[str] = Counter()
+        self.in_flight: Counter[str] = Counter()
+        self.peak: Counter[str] = Counter()
+        self.effects: list[tuple[str, str, int | None]] = []
+        """What happened, in the order in which it did: operation, key, part number."""
+        self._faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
+        self._gates: dict[str, Gate] = {}
+        self._clock = clock
+        self._random = random.Random(seed)
+
+    # What tests do with it
+
+    def fail(self, operation: str, *faults: Fault) -> None:
+        """The next calls of this operation meet these faults, one each."""
+        self._faults[operation].extend(faults)
+
+    def hold(self, operation: str) -> Gate:
+        """All calls of this operation wait until the gate is released."""
+        gate = self._gates[operation] = Gate()
+        return gate
+
+    # ObjectStore
+
+    async def put_object(self, key: str, body: PartBody, meta: ObjectMeta) -> StoredObject:
+        async with self._call("put_object"):
+            data = self._checked(body, meta)
+            self._check_condition(key, meta)
+            self._happened("put_object", key)
+            return self._store(key, data, meta, _checksums_of(data, meta))
+
+    async def create_multipart(self, key: str, meta: ObjectMeta) -> str:
+        async with self._call("create_multipart"):
+            multipart_id = self._random.randbytes(12).hex()
+            self.multiparts[multipart_id] = FakeMultipart(key, multipart_id, meta, self._clock().replace(microsecond=0))
+            self._happened("create_multipart", key)
+            return multipart_id
+
+    async def put_part(self, key: str, multipart_id: str, number: int, body: PartBody) -> Receipt:
+        async with self._call("put_part"):
+            multipart = self._multipart(key, multipart_id)
+            if not 1 <= number <= self.limits.max_parts:
+                raise StoreRefused(f"part number {number}", status=400, code="InvalidArgument")
+            data = self._checked(body, multipart.meta)
+            multipart = self._multipart(key, multipart_id)  # it may have been aborted while the body was read
+            receipt = Receipt(number, len(data), self._etag(), body.crc64nvme, body.sha256)
+            multipart.parts[number] = FakePart(data, receipt)
+            multipart.listed.append(receipt)
+            self._happened("put_part", key, number)
+            return receipt
+
+    async def list_parts(self, key: str, multipart_id: str) -> Sequence[Receipt]:
+        async with self._call("list_parts"):
+            multipart = self._multipart(key, multipart_id)
+            if self.stale_listing:  # as SeaweedFS shows overwritten parts, and any cache the state of a moment ago
+                return sorted(multipart.listed[:-1], key=lambda receipt: receipt.number)
+            return [part.receipt for _, part in sorted(multipart.parts.items())]
+
+    async def complete_multipart(
+        self, key: str, multipart_id: str, receipts: Sequence[Receipt], meta: ObjectMeta, crc64nvme: int | None
+    ) -> StoredObject:
+        async with self._call("complete_multipart"):
+            self._check_condition(key, meta)  # before the replay, as SeaweedFS and MinIO do
+            if self.idempotent_complete and multipart_id in self.completed:
+                return self.completed[multipart_id]
+            multipart = self._multipart(key, multipart_id)
+            assert meta == multipart.meta, "the object's metadata was fixed when its multipart upload was created"
+            parts = [self._listed_part(multipart, index, receipt) for index, receipt in enumerate(receipts, 1)]
+            self._check_sizes(parts)
+            data = b"".join(part.data for part in parts)
+            if meta.checksum is Checksum.CRC64NVME and crc64nvme != checksums.crc64nvme(data):
+                raise BadDigest("the object's checksum", status=400, code="BadDigest")
+            del self.multiparts[multipart_id]
+            self._happened("complete_multipart", key)
+            done = self._store(key, data, meta, _checksums_of(data, meta, receipts), multipart_id)
+            self.completed[multipart_id] = done
+            return done
+
+    async def abort_multipart(self, key: str, multipart_id: str) -> None:
+        async with self._call("abort_multipart"):
+            multipart = self.multiparts.get(multipart_id)
+            assert multipart is None or multipart.key == key, "another key's multipart upload"
+            if self.multiparts.pop(multipart_id, None):
+                self._happened("abort_multipart", key)
+
+    async def list_multiparts(self, prefix: str) -> AsyncIterator[Multipart]:
+        async with self._call("list_multiparts"):
+            found = [one for one in self.multiparts.values() if one.key.startswith(prefix)]
+        for one in sorted(found, key=lambda one: (one.key, one.initiated)):
+            yield Multipart(one.key, one.multipart_id, one.initiated)
+
+    async def head(self, key: str) -> StoredObject | None:
+        async with self._call("head"):
+            found = self.objects.get(key)
+            return found and _described(key, found)
+
+    async def delete(self, key: str) -> None:
+        async with self._call("delete"):
+            if self.objects.pop(key, None):
+                self._happened("delete", key)
+
+    async def presign_get(self, key: str, seconds: int) -> str:
+        async with self._call("presign_get"):
+            return f"https://store.example/{key}?expires={seconds}"
+
+    async def ready(self) -> None:
+        async with self._call("ready"):
+            pass
+
+    # Faults
+
+    @asynccontextmanager
+    async def _call(self, operation: str) -> AsyncIterator[None]:
+        self.calls[operation] += 1
+        number = self.calls[operation]
+        self.in_flight[operation] += 1
+        self.peak[operation] = max(self.peak[operation], self.in_flight[operation])
+        try:
+            await asyncio.sleep(0)  # no real store answers without the loop turning once
+            fault = await self.plan(operation, number) if self.plan else None
+            if fault is None and self._faults[operation]:
+                fault = self._faults[operation].popleft()
+            if gate := self._gates.get(operation):
+                await gate.wait()
+            await _meet(operation, fault)
+            yield
+            if fault is DROP:
+                raise StoreUnavailable(f"{operation}: the answer was lost")
+        finally:
+            self.in_flight[operation] -= 1
+
+    # Strictness
+
+    def _multipart(self, key: str, multipart_id: str) -> FakeMultipart:
+        multipart = self.multiparts.get(multipart_id)
+        if multipart is None or multipart.key != key:
+            raise NoSuchMultipart(f"{key} {multipart_id}", status=404, code="NoSuchUpload")
+        return multipart
+
+    def _checked(self, body: PartBody, meta: ObjectMeta) -> bytes:
+        """The body's bytes, read after all delays: a part file that went away too early is noticed."""
+        assert (body.sha256 is not None) == (body.checksum is Checksum.SHA256), (
+            "sha256 goes with SHA256, and only there"
+        )
+        if body.checksum is not meta.checksum:
+            raise StoreRefused("not the checksum that was announced", status=400, code="InvalidRequest")
+        if body.size > self.limits.max_part_bytes:
+            raise StoreRefused(f"{body.size} bytes", status=400, code="EntityTooLarge")
+        data = _read(body)
+        if checksums.crc64nvme(data) != body.crc64nvme:
+            raise BadDigest("CRC64NVME", status=400, code="BadDigest")
+        if body.sha256 is not None and hashlib.sha256(data).digest() != body.sha256:
+            raise BadDigest("SHA-256", status=400, code="BadDigest")
+        return data
+
+    def _check_condition(self, key: str, meta: ObjectMeta) -> None:
+        if not meta.if_none_match:
+            return
+        if not self.conditional_writes:
+            raise StoreRefused("If-None-Match", status=501, code="NotImplemented")
+        if key in self.objects:
+            raise StorePrecondition(f"{key} exists", status=412, code="PreconditionFailed")
+
+    def _listed_part(self, multipart: FakeMultipart, index: int, receipt: Receipt) -> FakePart:
+        if receipt.number != index:
+            raise InvalidPart(f"part {receipt.number} in place {index}", status=400, code="InvalidPartOrder")
+        part = multipart.parts.get(receipt.number)
+        if part is None or part.receipt != receipt:
+            raise InvalidPart(f"part {receipt.number}: {receipt}", status=400, code="InvalidPart")
+        return part
+
+    def _check_sizes(self, parts: Sequence[FakePart]) -> None:
+        if not parts:
+            raise StoreRefused("no parts", status=400, code="MalformedXML")
+        sizes = [part.receipt.size for part in parts]
+        if any(size < self.limits.min_part_bytes for size in sizes[:-1]):
+            raise InvalidPart(f"sizes {sizes}", status=400, code="EntityTooSmall")
+        if self.limits.equal_parts and (len(set(sizes[:-1])) > 1 or sizes[-1] > sizes[0]):
+            raise InvalidPart("all parts but the last must have one size", status=400, code="InvalidPart")
+
+    # Storage
+
+    def _store(
+        self, key: str, data: bytes, meta: ObjectMeta, words: dict[str, str], multipart_id: str | None = None
+    ) -> StoredObject:
+        self.objects[key] = FakeObject(data, meta, self._etag(), words, self._clock(), multipart_id)
+        return _described(key, self.objects[key])
+
+    def _etag(self) -> str:
+        """Never the same twice, not even for the same bytes: nobody may compute one."""
+        return f'"{self._random.randbytes(8).hex()}"'
+
+    def _happened(self, operation: str, key: str, number: int | None = None) -> None:
+        self.effects.append((operation, key, number))
+
+
+async def _meet(operation: str, fault: Fault) -> None:
+    match fault:
+        case None | _Drop():
+            return
+        case asyncio.Event():
+            await fault.wait()
+        case float() | int():
+            await asyncio.sleep(fault)
+        case StoreError():
+            raise fault
+        case _:
+            raise fault(f"{operation}: as the test wants it")
+
+
+def _read(body: PartBody) -> bytes:
+    if body.path is None:
+        assert body.size == 0, "only the empty body has no file"
+        return b""
+    try:
+        with Path(body.path).open("rb") as file:
+            data = file.read(body.size)
+    except OSError as error:
+        raise SpoolError(f"{body.path}: {error}") from error
+    if len(data) < body.size:
+        raise SpoolError(f"{body.path} ends at {len(data)}, not {body.size}")
+    return data
+
+
+def _checksums_of(data: bytes, meta: ObjectMeta, receipts: Sequence[Receipt] = ()) -> dict[str, str]:
+    match meta.checksum:
+        case Checksum.CRC64NVME:
+            return {"crc64nvme": _base64(checksums.crc64nvme(data).to_bytes(8, "big"))}
+        case Checksum.SHA256 if receipts:
+            joined = b"".join(receipt.sha256 or b"" for receipt in receipts)
+            return {"sha256": f"{_base64(hashlib.sha256(joined).digest())}-{len(receipts)}"}
+        case Checksum.SHA256:
+            return {"sha256": _base64(hashlib.sha256(data).digest())}
+        case _:
+            return {}
+
+
+def _described(key: str, found: FakeObject) -> StoredObject:
+    return StoredObject(
+        key,
+        len(found.data),
+        found.etag,
+        found.meta.token,
+        found.checksums,
+        found.meta.content_type,
+        found.modified.replace(microsecond=0),
+    )
+
+
+def _base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()

@@ -1,0 +1,320 @@
+"""config.py: what people write, and what is refused."""
+
+from dataclasses import fields, replace
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from streamup.config import (
+    OPTIONS,
+    Config,
+    build,
+    check,
+    is_loopback,
+    parse_address,
+    parse_api_key,
+    parse_duration,
+    parse_size,
+    parse_store,
+    parse_token,
+    parse_url,
+    read_toml,
+)
+from streamup.errors import ConfigError
+
+MIB = 1 << 20
+GIB = 1 << 30
+KEY = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("1048576", MIB),
+        ("8MiB", 8 * MIB),
+        ("8 mib", 8 * MIB),
+        ("10GiB", 10 * GIB),
+        ("5 MB", 5_000_000),
+        ("1.5GiB", 3 * GIB // 2),
+        ("3KB", 3000),
+        ("2TiB", 2 << 40),
+        ("12B", 12),
+        ("9007199254740993", 9007199254740993),
+    ],
+)
+def test_sizes(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "8M", "MiB", "-1", "1e6", "8 MiB of it", "٣MiB", "True", "0x10"])
+def test_what_is_no_size(text):
+    with pytest.raises(ConfigError, match="Write it as 8MiB"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("24h", 86400),
+        ("30s", 30),
+        ("1h30m", 5400),
+        ("1h 30m", 5400),
+        ("30", 30),
+        ("0.5", 0.5),
+        ("500ms", 0.5),
+        ("2d", 172800),
+    ],
+)
+def test_durations(text, seconds):
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "h", "1h30", "-3s", "1w", "soon", "1.2.3s"])
+def test_what_is_no_duration(text):
+    with pytest.raises(ConfigError, match="Write it as 24h"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
+        ("[::1]:0", ("::1", 0)),
+        ("[fe80::1%eth0]:80", ("fe80::1%eth0", 80)),
+        ("up.example.com:443", ("up.example.com", 443)),
+        (":8080", ("", 8080)),
+    ],
+)
+def test_addresses(text, address):
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["8080", "::1:8080", "host:65536", "host:", "http://host:80", "*:80", "[::1]"])
+def test_what_is_no_address(text):
+    with pytest.raises(ConfigError, match="Write it as 127"):
+        parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("s3://bucket", ("bucket", "")),
+        ("s3://bucket/", ("bucket", "")),
+        ("s3://my.bucket-1/live/camera 1", ("my.bucket-1", "live/camera 1/")),
+        ("s3://bucket/a/", ("bucket", "a/")),
+    ],
+)
+def test_places_for_objects(text, place):
+    assert parse_store(text) == place
+
+
+@pytest.mark.parametrize(
+    "text", ["bucket", "s3:/b", "s3://", "s3://b@d/x", "s3://bucket/a//b", "s3://bucket/../x", "s3://bucket/\n"]
+)
+def test_what_is_no_place(text):
+    with pytest.raises(ConfigError, match="Write it as s3://bucket"):
+        parse_store(text)
+
+
+def test_api_keys_are_kept_as_their_sha256():
+    digest = sha256(KEY.encode()).digest()
+    assert parse_api_key(KEY) == digest
+    assert parse_api_key(f"sha256:{digest.hex().upper()}") == digest
+
+
+@pytest.mark.parametrize(
+    "text", ["short", KEY[1:], "sha256:abcd", "has a space in it!", "has,commas,in,it,too", "kéy-kéy-kéy-kéy-kéy"]
+)
+def test_a_refused_api_key_is_not_quoted(text):
+    with pytest.raises(ConfigError) as refusal:
+        parse_api_key(text)
+    assert text not in str(refusal.value)
+
+
+def test_tokens_are_for_headers():
+    assert parse_token("a.b-c") == "a.b-c"
+    with pytest.raises(ConfigError):
+        parse_token("a\r\nHost: b")
+
+
+@pytest.mark.parametrize("text", ["minio:9000", "ftp://x", "http://", "/path"])
+def test_what_is_no_url(text):
+    with pytest.raises(ConfigError, match="not a URL"):
+        parse_url(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("up.localhost", True),
+        ("", False),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("127.0.0.1.example.com", False),
+        ("notlocalhost", False),
+    ],
+)
+def test_loopback(host, loopback):
+    assert is_loopback(host) is loopback
+
+
+# --- the table
+
+
+def test_every_field_is_an_option_but_the_place():
+    assert {field.name for field in fields(Config)} - OPTIONS.keys() == {"bucket", "prefix"}
+
+
+def test_defaults_are_those_that_are_shown():
+    config = Config()
+    for name, option in OPTIONS.items():
+        if option.parse and isinstance(option.default, str):
+            assert getattr(config, name) == option.parse(option.default)
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "value", "bad"),
+    [
+        ("interrupted", "append", "append", "appendd"),
+        ("parallel_parts", "4", 4, "four"),
+        ("admin_listen", "off", None, "no"),
+        ("cors_origins", "https://App.example.com", "https://app.example.com", "https://app.example.com/"),
+        ("cors_origins", "http://localhost:3000", "http://localhost:3000", "*"),
+        ("allowed_hosts", "Up.Example.com.", "up.example.com", "http://up.example.com"),
+        ("allowed_hosts", "[::1]", "::1", "host:80"),
+    ],
+)
+def test_values_of_single_options(field, good, value, bad):
+    assert OPTIONS[field].parse(good) == value
+    with pytest.raises(ConfigError):
+        OPTIONS[field].parse(bad)
+
+
+def test_the_variable_of_an_option():
+    assert OPTIONS["part_bytes"].variable == "STREAMUP_PART_SIZE"
+
+
+# --- TOML
+
+
+def toml(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "streamup.toml"
+    path.write_text(text)
+    return path
+
+
+def test_toml_names_options_as_flags_do(tmp_path):
+    path = toml(
+        tmp_path, 'store = "s3://b/p"\npart-size = "16MiB"\nexpire = 3600\nlocal = false\ncors-origin = "https://a"\n'
+    )
+    assert read_toml(path) == {
+        "store": "s3://b/p",
+        "part_bytes": "16MiB",
+        "expire_seconds": 3600,
+        "local": False,
+        "cors_origins": ["https://a"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('part-sise = "8MiB"', "Did you mean part-size"),
+        ('part_size = "8MiB"', "Did you mean part-size"),
+        ("zzz = 1", "lists the options"),
+        ("part-size = ", "is not TOML"),
+        ("part-size = [1, 2]", "takes one value"),
+        ("[serve]\n", "no option 'serve'"),
+        ("[data]\nx = 1", "takes one value"),
+    ],
+)
+def test_a_toml_file_with_a_mistake_is_refused(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        read_toml(toml(tmp_path, text))
+
+
+def test_a_toml_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_toml(tmp_path / "none.toml")
+
+
+# --- the whole
+
+
+def test_local_switches_downloads_and_deletes_on():
+    config = build(None, {"local": True, "downloads": None, "deletes": False})
+    assert (config.local, config.downloads, config.deletes) == (True, True, False)
+
+
+def test_a_bucket_leaves_them_off():
+    config = build("s3://bucket/p", {"local": False})
+    assert (config.bucket, config.prefix, config.downloads, config.deletes) == ("bucket", "p/", False, False)
+
+
+@pytest.mark.parametrize(("store", "local"), [(None, False), ("s3://b/p", True)])
+def test_exactly_one_place_for_objects(store, local):
+    with pytest.raises(ConfigError, match="Say where objects go"):
+        build(store, {"local": local})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"listen": ("0.0.0.0", 80), "api_key_sha256": (b"x" * 32,)},
+        {"listen": ("0.0.0.0", 80), "insecure_no_auth": True},
+        {"listen": ("::1", 0), "admin_listen": ("::1", 0)},
+        {"admin_listen": None},
+        {"part_bytes": 5 * MIB, "spool_bytes": 40 * MIB},
+        {"sse": "aws:kms:dsse", "sse_kms_key_id": "k"},
+        {"tls_cert": Path("c"), "tls_key": Path("k")},
+        {"max_upload_bytes": 1},
+        {"grace_seconds": 0},
+    ],
+)
+def test_what_is_fine(changes):
+    check(replace(Config(), **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"listen": ("0.0.0.0", 80)}, r"--listen 0.0.0.0:80 is reachable.*--insecure-no-auth"),
+        ({"listen": ("", 80)}, r"--listen \(every interface\):80 is reachable"),
+        ({"admin_listen": ("10.0.0.1", 80)}, r"--admin-listen 10.0.0.1:80 is reachable"),
+        ({"insecure_no_auth": True, "api_key_sha256": (b"x" * 32,)}, "contradicts"),
+        ({"admin_listen": ("127.0.0.1", 8080)}, "Give one another port"),
+        ({"tls_cert": Path("c")}, "--tls-cert needs --tls-key"),
+        ({"tls_key": Path("c")}, "--tls-key needs --tls-cert"),
+        ({"part_bytes": 5 * MIB - 1}, "not legal in S3"),
+        ({"part_bytes": 5 * GIB + 1, "spool_bytes": 100 * GIB}, "not legal in S3"),
+        ({"part_bytes": 8 * MIB, "spool_bytes": 64 * MIB - 1}, "Set --spool-size to 64MiB"),
+        ({"part_bytes": 8 * MIB + 1, "spool_bytes": 64 * MIB}, "Set --spool-size to 65MiB"),
+        ({"parallel_parts": 0}, "--parallel-parts 0"),
+        ({"max_open_uploads": 0}, "--max-open-uploads 0"),
+        ({"max_upload_bytes": 0}, "--max-upload-size 0"),
+        ({"expire_seconds": 0}, "--expire must be longer"),
+        ({"idle_seconds": 0}, "--idle must be longer"),
+        ({"store_timeout_seconds": 0}, "--store-timeout must be longer"),
+        ({"local": True, "s3_endpoint_url": "http://x"}, "--local starts a store of its own"),
+        ({"sse": "AES"}, "--sse AES is unknown"),
+        ({"sse_kms_key_id": "k"}, "only means something with --sse aws:kms"),
+        ({"sse_kms_key_id": "k", "sse": "AES256"}, "only means something with --sse aws:kms"),
+    ],
+)
+def test_what_is_refused_says_what_to_do(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        check(replace(Config(), **changes))
+
+
+def test_all_objections_are_told_at_once():
+    with pytest.raises(ConfigError) as refusal:
+        check(replace(Config(), parallel_parts=0, expire_seconds=0))
+    assert len(str(refusal.value).splitlines()) == 2
