@@ -17,7 +17,9 @@ The map
 `uploader`         part files in, an object out: parts under the semaphore, completion, outages
 `checkpoint`       what must survive a power cut, in SQLite
 `recovery`         what a restart finds
-`uploads`          all uploads: create, append, inspect, cancel, expire; one writer each
+`writer`           one append: from a body into the accumulator, until it ends or is stopped
+`registry`         the live uploads: drained, sealed, ended, read again, expired
+`uploads`          what a request may do with them: create, append, inspect, look, cancel
 `body`             a request body that ends with a reason instead of raising
 `server`           the aiohttp application
 `auth`, `config`   who may do what; what the operator decides
@@ -27,12 +29,13 @@ The map
 `failpoints`       named places where a test may kill the process
 =================  ==============================================================================================
 
-Imports point one way: `cli → server · local · client → auth · body → uploads → recovery → uploader → accumulator →
-spool · checkpoint → protocols → upload → stores → config → layout · errors`. Pure rooms import the standard library
-only. `tests/test_rooms.py` holds the map to this.
+Imports point one way: `cli → server · local · client → auth · body → uploads → registry → writer · recovery ·
+uploader → accumulator → spool · checkpoint → protocols → upload → stores → config → layout · errors`. Pure rooms
+import the standard library only. `tests/test_rooms.py` holds the map to this.
 
-A byte's way: `body.RequestBody.read` → `uploads.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`
-(received) → `uploader.Drain` → `stores.ObjectStore.put_part` → `checkpoint.Checkpoint.add_receipt` → the part file goes.
+A byte's way: `body.RequestBody.read` → `writer.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`
+(received) → `uploader.Drain` → `stores.ObjectStore.put_part` → `checkpoint.Checkpoint.add_receipt`, and the part file
+goes.
 
 The laws
 ========

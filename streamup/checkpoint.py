@@ -204,9 +204,7 @@ class Checkpoint:
 
     async def ended(self, limit: int) -> list[Record]:
         """The uploads that ended last, newest first."""
-        return await self._ask(
-            lambda db: list(_records(db, "ended IS NOT NULL ORDER BY ended DESC LIMIT ?", limit))
-        )
+        return await self._ask(lambda db: list(_records(db, "ended IS NOT NULL ORDER BY ended DESC LIMIT ?", limit)))
 
     # -- the thread ---------------------------------------------------------------------------------------------
 

@@ -32,8 +32,14 @@ from streamup.errors import ConfigError, StoreUnavailable, StreamupError
 
 if TYPE_CHECKING:
     from streamup.stores.s3 import S3Store
+    from streamup.uploader import Uploader
 
 T = TypeVar("T")
+
+PROBE_SECONDS = 15.0
+"""How long a start waits for the store to say what it can do."""
+
+PROBE_AGAIN_SECONDS = 3.0
 
 log = logging.getLogger("streamup")
 
@@ -231,6 +237,7 @@ async def _start(config: Config, stack: AsyncExitStack) -> str:
     files = Files()
     jitter = random.Random()  # noqa: S311 - spreads retries, protects nothing
     uploader = Uploader(store, checkpoint, files, parallel_parts=config.parallel_parts, clock=time.time, jitter=jitter)
+    await _ask_store(store, uploader, stack)
     spool = Spool(directory, config.spool_bytes, files)
     # Hexadecimal: an id may begin a word on the command line, and a "-" there would be an option.
     uploads = Uploads(config, uploader, checkpoint, spool, clock=time.time, random_token=lambda: secrets.token_hex(16))
@@ -257,7 +264,6 @@ def _state_directory(data: Path) -> Path:
 async def _open_store(config: Config, stack: AsyncExitStack) -> S3Store:
     """The store, and what it can do."""
     from streamup.local import LocalStore  # noqa: PLC0415 - as in _start
-    from streamup.stores.probe import probe  # noqa: PLC0415
     from streamup.stores.s3 import S3Store  # noqa: PLC0415
 
     local = await stack.enter_async_context(LocalStore(config.data, config.bucket)) if config.local else None
@@ -275,13 +281,42 @@ async def _open_store(config: Config, stack: AsyncExitStack) -> S3Store:
         secret_key=local.secret_key if local else None,
     )
     await stack.enter_async_context(store)
-    try:
-        for shortcoming in await probe(store):
-            log.warning("%s", shortcoming)
-    except StoreUnavailable as error:
-        # Streams go on while the store is away, and so they must when this process is restarted meanwhile.
-        log.warning("the store cannot be asked now, so its profile is %s: %s", store.profile.name, error)
     return store
+
+
+async def _ask_store(store: S3Store, uploader: Uploader, stack: AsyncExitStack) -> None:
+    """Find out what the store can do before anything is sent to it. A store that is away now is asked again later:
+    streams go on while it is away, and so they must when this process is restarted meanwhile.
+    """
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            await _probe(store)
+    except (StoreUnavailable, TimeoutError) as error:
+        log.warning("the store cannot be asked now; uploads are taken, and wait in the spool: %s", error or "no answer")
+        uploader.opened.clear()
+        later = asyncio.create_task(_probe_later(store, uploader), name="probe")
+        stack.callback(later.cancel)
+
+
+async def _probe(store: S3Store) -> None:
+    from streamup.stores.probe import probe  # noqa: PLC0415 - as in _start
+
+    for shortcoming in await probe(store):
+        log.warning("%s", shortcoming)
+
+
+async def _probe_later(store: S3Store, uploader: Uploader) -> None:
+    while not uploader.opened.is_set():
+        await asyncio.sleep(PROBE_AGAIN_SECONDS)
+        try:
+            await _probe(store)
+        except StoreUnavailable:
+            continue
+        except ConfigError as error:
+            log.error("%s", error)  # noqa: TRY400 - a sentence for the operator, not a fault of ours
+        else:
+            uploader.opened.set()
+            log.info("the store answers; what waited in the spool is sent")
 
 
 def _url(config: Config, port: int) -> str:

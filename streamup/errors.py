@@ -167,7 +167,7 @@ class SpoolFull(UploadError):
 
 
 class StoreError(StreamupError):
-    """The object store did not do what it was asked. `status` and `code` are the store's own words, where it had any."""
+    """The object store did not do what it was asked. `status` and `code` are the store's own words, if any."""
 
     def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
         super().__init__(message)

@@ -107,12 +107,12 @@ def choose_layout(
     """
     if length is None:
         return Layout(part_bytes, STEP if growing else 0, max_part_bytes, max_parts)
-    needed = -(-length // max_parts)
-    size = max(part_bytes, -(-needed // MIB) * MIB if needed > part_bytes else 0)
-    if size > max_part_bytes:
+    needed = max(part_bytes, -(-length // max_parts))
+    if needed > max_part_bytes:
         raise TooLarge(
-            f"{length} bytes need parts of {size} bytes, and this server takes parts of up to {max_part_bytes}. A spool "
-            f"of {8 * size} bytes (--spool-size) would do, where the store allows it.",
+            f"{length} bytes need parts of {needed} bytes, and this server takes parts of up to {max_part_bytes}. A spool "
+            f"of {8 * needed} bytes (--spool-size) would do, where the store allows it.",
             limit=max_part_bytes * max_parts,
         )
+    size = part_bytes if needed == part_bytes else min(-(-needed // MIB) * MIB, max_part_bytes)
     return Layout(size, 0, max_part_bytes, max_parts)

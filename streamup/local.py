@@ -66,6 +66,9 @@ ADOPT_SECONDS = 5
 STOP_SECONDS = 20
 """After SIGTERM; it takes 4 s. SIGKILL then loses nothing that was acknowledged."""
 
+SHELL_SECONDS = (2, 4, 8, 16)
+"""It takes 0.3 s, but now and then one that met a starting master waits for it for ever; the next one does not."""
+
 WATCH_SECONDS = 0.5
 BACKOFF_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 LOG_BYTES = 16 << 20
@@ -168,8 +171,7 @@ class LocalStore:
         try:
             async with asyncio.timeout(ADOPT_SECONDS):
                 await self._answers()
-            await self._set_fsync()
-        except (TimeoutError, subprocess.TimeoutExpired, ConfigError) as error:
+        except (TimeoutError, ConfigError) as error:
             log.warning("ending the SeaweedFS of an earlier run, pid %s: %s", self._state.pid, error or "no answer")
             await self._end()
             return False
@@ -201,10 +203,9 @@ class LocalStore:
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._answers()
-            await self._set_fsync()
         except BaseException as error:
             await self._end()
-            if isinstance(error, (TimeoutError, subprocess.TimeoutExpired)):
+            if isinstance(error, TimeoutError):
                 raise ConfigError(f"SeaweedFS did not answer in {START_SECONDS} s.\n{self._log_tail()}") from error
             raise
         log.info("SeaweedFS answers at %s, pid %s", self.endpoint_url, self._state.pid)
@@ -289,7 +290,10 @@ class LocalStore:
     async def _shell(self, command: str) -> str:
         servers = (f"-{server}=127.0.0.1:{self._state.ports[server]}" for server in ("master", "filer"))
         words = (self._weed, f"-config_dir={self._objects}", "shell", *servers)
-        return await asyncio.to_thread(_output, *words, stdin=command + "\n", seconds=START_SECONDS)
+        for seconds in SHELL_SECONDS:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return await asyncio.to_thread(_output, *words, stdin=command + "\n", seconds=seconds)
+        raise ConfigError(f"SeaweedFS's shell does not answer.\n{self._log_tail()}")
 
     async def _watch(self) -> None:
         """Start it again whenever it dies: the uploader waits for the store as long as it takes."""

@@ -38,10 +38,19 @@ class Found:
     synced: Sequence[SyncedFile]
 
 
-def survey(record: Record, spool: Spool, *, same_boot: bool) -> Found:
+def part_names(spool: Spool) -> dict[str, list[str]]:
+    """The names of all part files, by upload id."""
+    names: dict[str, list[str]] = {}
+    for name in spool.files.names(spool.directory):
+        names.setdefault(name.rpartition(".")[0], []).append(name)
+    return names
+
+
+def survey(record: Record, spool: Spool, names: Sequence[str], *, same_boot: bool) -> Found:
     """The longest run from byte 0 that receipts and verified part files cover. For a thread: it reads files.
 
-    Files are cut to what counts, those beyond the run are removed, and (after another boot) the rest is synced.
+    `names` are the upload's part files. They are cut to what counts, those beyond the run are removed, and (after
+    another boot) the rest is synced.
     """
     upload, files, synced = record.upload, [], []
     position, number = 0, 1
@@ -60,7 +69,7 @@ def survey(record: Record, spool: Spool, *, same_boot: bool) -> Found:
             if not file.full:
                 break
         number += 1
-    _cut(spool, upload.id, files, same_boot=same_boot)
+    _cut(spool, files, names, same_boot=same_boot)
     return Found(position, files, synced)
 
 
@@ -82,20 +91,11 @@ def _verify(spool: Spool, upload_id: str, part: Part, known: SyncedFile | None, 
     return file
 
 
-def _cut(spool: Spool, upload_id: str, files: Sequence[PartFile], *, same_boot: bool) -> None:
-    keep = {file.path.name for file in files}
-    for name in spool.files.names(spool.directory):
-        if name.rpartition(".")[0] == upload_id and name not in keep:
-            spool.files.unlink(spool.directory / name)
+def _cut(spool: Spool, files: Sequence[PartFile], names: Sequence[str], *, same_boot: bool) -> None:
+    for name in set(names) - {file.path.name for file in files}:
+        spool.files.unlink(spool.directory / name)
     for file in files:
         if spool.files.size(file.path) > file.size:
             spool.files.truncate(file.path, file.size)
     if not same_boot:
         spool.sync(list(files), new_names=True)
-
-
-def remove_strangers(spool: Spool, known: set[str]) -> None:
-    """Files of uploads that no row knows are nobody's: their upload had ended, and its row says so."""
-    for name in spool.files.names(spool.directory):
-        if name.rpartition(".")[0] not in known:
-            spool.files.unlink(spool.directory / name)

@@ -33,6 +33,7 @@ from streamup.errors import (
     ConfigError,
     NotAllowed,
     NotFound,
+    OffsetMismatch,
     SpoolError,
     SpoolFull,
     StoreError,
@@ -57,7 +58,8 @@ from streamup.protocols import (
 from streamup.protocols.plain import Plain, upload_document, validate_key
 from streamup.stores import ObjectStore, StoredObject
 from streamup.upload import LIVE, State, Upload
-from streamup.uploads import Live, Uploads
+from streamup.uploads import Uploads
+from streamup.writer import Live
 
 PROTOCOLS: tuple[UploadProtocol, ...] = (Plain(),)
 """Asked in this order; the first that recognises a request answers it."""
@@ -95,6 +97,9 @@ LINGER_SECONDS = 2
 
 KEEPALIVE_SECONDS = 20
 """Idle connections, and connections that never complete a request head."""
+
+SHUTDOWN_SECONDS = 1
+"""How long answers may still be on their way once every writer has settled."""
 
 PRESIGNED_SECONDS = 3600
 RETRY_SECONDS = 5
@@ -136,7 +141,8 @@ class Server:
 
     async def start(self) -> None:
         """Listen. Raises `ConfigError` when an address is taken, a certificate is wrong, or aiohttp was built without
-        its C parser (its pure-Python one is the subject of most of its advisories)."""
+        its C parser (its pure-Python one is the subject of most of its advisories).
+        """
         if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
             raise ConfigError("aiohttp runs without its C parser. Unset AIOHTTP_NO_EXTENSIONS, or install its wheel.")
         await self._listen(self._application(), self._config.listen, _tls(self._config))
@@ -145,7 +151,8 @@ class Server:
 
     async def stop(self) -> None:
         """Close the listeners, settle the uploads, and only then end the connections: aiohttp throws away what
-        arrives after its own shutdown has begun."""
+        arrives after its own shutdown has begun.
+        """
         for site in self._sites:
             await site.stop()
         await self._uploads.stop(self._config.grace_seconds)
@@ -160,11 +167,12 @@ class Server:
             handler_cancellation=False,
             keepalive_timeout=KEEPALIVE_SECONDS,
             lingering_time=LINGER_SECONDS,
+            shutdown_timeout=SHUTDOWN_SECONDS,
             read_bufsize=256 << 10,  # with smaller ones the allocator returns and faults pages for every read
         )
         await runner.setup()
         self._runners.append(runner)
-        site = web.TCPSite(runner, *address, ssl_context=tls, shutdown_timeout=1, backlog=1024)
+        site = web.TCPSite(runner, *address, ssl_context=tls, backlog=1024)
         try:
             await site.start()
         except OSError as error:
@@ -250,7 +258,7 @@ class Server:
             chunked="chunked" in coding.lower(),
         )
 
-    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+    async def _answer(self, exchange: Exchange) -> web.StreamResponse:  # noqa: PLR0911 - one for each intent
         """The one place where intents are told apart, for all protocols."""
         match exchange.intent:
             case Create() | Append() as intent:
@@ -279,7 +287,7 @@ class Server:
                 writer = await self._uploads.create(intent, exchange.subject)
             else:
                 writer = await self._uploads.append(intent, exchange.subject)
-        except (UploadBusy, NotFound) as error:
+        except (UploadBusy, NotFound, OffsetMismatch) as error:
             live = await self._repeated(intent, exchange.subject)
             if live is None:
                 raise
@@ -369,9 +377,7 @@ class Server:
 
     def _document(self, upload: Upload) -> dict[str, object]:
         rate = self._uploads.rate(upload.id) if upload.state in LIVE else None
-        return upload_document(
-            upload, writing=rate is not None, rate=rate, expire_seconds=self._config.expire_seconds
-        )
+        return upload_document(upload, writing=rate is not None, rate=rate, expire_seconds=self._config.expire_seconds)
 
     async def _fetch(self, key: str) -> web.Response:
         if not self._config.downloads:
@@ -425,7 +431,7 @@ class Server:
 
 
 async def _keep_expecting(_: web.Request) -> None:
-    """aiohttp would send 100 Continue here; the body does it when it is read."""
+    """Here aiohttp would send 100 Continue; the body does it when it is read."""
 
 
 def _tls(config: Config) -> ssl.SSLContext | None:

@@ -44,7 +44,7 @@ class Files:
         os.close(fd)
 
     def sync(self, path: Path) -> None:
-        """fdatasync by path: a part file may have been closed since, and the kernel syncs the file, not the handle."""
+        """Make a file's bytes durable (fdatasync), by path: a part file may have been closed since, and the kernel syncs the file, not the handle."""
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             getattr(os, "fdatasync", os.fsync)(fd)
@@ -81,7 +81,7 @@ class Files:
                 yield data
 
     def names(self, directory: Path) -> list[str]:
-        return os.listdir(directory)
+        return [path.name for path in directory.iterdir()]
 
     def free(self, directory: Path) -> int:
         """Bytes that an unprivileged process may still write here."""
@@ -92,7 +92,8 @@ class Files:
 @dataclass(slots=True)
 class PartFile:
     """A part's file and what is known of it: `size` bytes written with checksum `crc64nvme`, `synced` of them durable
-    and committed. `reserved` is its share of the budget."""
+    and committed. `reserved` is its share of the budget.
+    """
 
     path: Path
     part: Part

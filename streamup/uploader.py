@@ -7,7 +7,7 @@ Order of acts, each committed before the next (laws 4 and 5):
 
     part:      slot · UploadPart · commit receipt · unlink part file
     multipart: commit `creating` · CreateMultipartUpload · commit `multipart_id` · parts
-    object:    turn of the key (law 9) · commit `completing` · Complete or PutObject · HEAD if in doubt · commit `complete`
+    object:    turn of the key (law 9) · commit `completing` · Complete or PutObject · HEAD if in doubt · commit the end
 
 The store's "later" (`StoreUnavailable`) is waited out for ever, with full jitter; everybody wakes when anybody gets
 through. The store's "no" (`StoreRefused`) is repaired from the spool where the spool still can, else the upload fails
@@ -156,6 +156,9 @@ class Uploader:
         self.slots = Slots(parallel_parts)
         self.clock = clock
         self.available = True
+        self.opened = asyncio.Event()
+        """Cleared while the store's profile is not known: nothing is sent then, so that one upload is sent one way."""
+        self.opened.set()
         self._jitter = jitter
         self._answered = asyncio.Event()
 
@@ -179,7 +182,7 @@ class Uploader:
         if self.available or attempt == 0:
             log.warning("the store does not answer: %s", error)
         self.available = False
-        most = min(BACKOFF_MOST_SECONDS, BACKOFF_FIRST_SECONDS * 2**min(attempt, 10))
+        most = min(BACKOFF_MOST_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(attempt, 10))
         try:
             async with asyncio.timeout(self._jitter.uniform(most / 10, most)):
                 await self._answered.wait()
@@ -228,12 +231,13 @@ class Drain:
         did not happen.
         """
         try:
+            await self._shared.opened.wait()
             await self._store_parts()
             await self._turn()
             stored = await (self._complete() if self._upload.multipart_id else self._put())
         except (_FailedError, StoreRefused, SpoolError) as error:
             reason = f"the store refused: {error}" if isinstance(error, StoreRefused) else str(error)
-            log.error("upload %s failed: %s", self._upload.id, reason)
+            log.error("upload %s failed: %s", self._upload.id, reason)  # noqa: TRY400 - a reason, not a fault of ours
             self._upload.fail(reason, self._shared.clock())
         else:
             self._upload.finish(stored, self._shared.clock())
@@ -242,6 +246,7 @@ class Drain:
 
     async def abort(self) -> None:
         """Leave no multipart upload behind. Raises `StoreRefused`; waits out an outage."""
+        await self._shared.opened.wait()
         await self._abort_orphans()
         if self._upload.multipart_id is not None:
             await self._shared.insist(self._store.abort_multipart, self._upload.key, self._upload.multipart_id)
@@ -437,10 +442,9 @@ class Drain:
     async def _complete(self) -> StoredObject:
         """CompleteMultipartUpload: called again while its effect is unknown, and settled by HEAD (token and size)."""
         key, attempt = self._upload.key, 0
-        again = self._upload.state is State.COMPLETING
-        if again and (found := await self._ours()):
-            return found
         receipts, crc = self._check_receipts()
+        if self._upload.state is State.COMPLETING and (found := await self._ours()):
+            return found
         await self._look_at_parts(receipts)
         self._upload.announce_completion()
         await self._save()
@@ -451,7 +455,10 @@ class Drain:
                     key, self._upload.multipart_id or "", receipts, self._upload.meta, crc
                 )
             except StoreError as error:
-                if found := await self._ours():
+                found = await self._ours()
+                if found and isinstance(error, BadDigest):  # it was made of other bytes: nobody may take it for whole
+                    await self._shared.insist(self._store.delete, key)
+                elif found:
                     return found
                 attempt = await self._after_refused_completion(error, receipts, attempt)
             else:

@@ -150,6 +150,6 @@ class UploadProtocol(Protocol):
         """The answer to a request that was carried out, with the upload as it is now."""
         ...
 
-    def refuse(self, intent: Intent | None, error: UploadError) -> Mapping[str, str]:
+    def refuse(self, intent: Intent | None, error: UploadError, /) -> Mapping[str, str]:
         """Headers that this protocol adds to a refusal (intent None: before the request was understood)."""
         ...

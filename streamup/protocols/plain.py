@@ -56,6 +56,8 @@ GUARDS = ("repr-digest", "content-digest", "content-md5")
 
 _RANGE = re.compile(r"bytes (?:(\*)|(\d{1,15})-(?:(\d{1,15})|\*))/(?:(\d{1,15})|\*)")
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\\]")
+
 STATUSES_THAT_RETRY = frozenset({408, 429, 500, 502, 503, 504})
 """Answers after which `curl --retry` sends again: on stdin an empty or tail-only body, and reports success."""
 
@@ -87,7 +89,7 @@ class Plain:
             case _:
                 raise AssertionError(intent)
 
-    def refuse(self, intent: Intent | None, error: UploadError) -> Mapping[str, str]:
+    def refuse(self, _intent: Intent | None, error: UploadError) -> Mapping[str, str]:
         headers: dict[str, str] = {}
         match error:
             case OffsetMismatch(expected=offset) | WriterStopped(offset=offset):
@@ -195,7 +197,9 @@ def _continue(head: RequestHead, key: str, first: int, last: int | None, length:
         if limit <= first:
             raise BadRequest(f"The range {first}-{last} ends before it begins.")
         if content_length not in {None, limit - first}:
-            raise BadRequest(f"The range {first}-{last} has {limit - first} bytes, Content-Length says {content_length}.")
+            raise BadRequest(
+                f"The range {first}-{last} has {limit - first} bytes, Content-Length says {content_length}."
+            )
         if length is not None and limit > length:
             raise BadRequest(f"The range {first}-{last} does not fit into {length} bytes.")
     complete = boolean(head, "Upload-Complete")
@@ -330,7 +334,7 @@ def validate_key(key: str, prefix: str) -> str:
         raise BadRequest("The key is empty: PUT /objects/some/name.")
     if len((prefix + key).encode()) > MOST_KEY_BYTES:
         raise BadRequest(f"A key has at most {MOST_KEY_BYTES} bytes of UTF-8, the prefix included.", limit=1024)
-    if any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 or char in "\\\u2028\u2029" for char in key):
+    if _CONTROL.search(key):
         raise BadRequest("A key has no control characters and no backslash.")
     if any(segment in {"", ".", ".."} for segment in key.split("/")):
         raise BadRequest("A key has no empty segments, no `.` and no `..`.")

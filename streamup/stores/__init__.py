@@ -115,6 +115,8 @@ class ObjectStore(Protocol):
     limits: StoreLimits
     conditional_writes: bool
     """Whether `If-None-Match: *` is honoured when an object is put or completed."""
+    checksums: frozenset[Checksum]
+    """What an object may be asked to be stored with. A store that cannot keep CRC64NVME sends the best it has for it."""
 
     async def put_object(self, key: str, body: PartBody, meta: ObjectMeta) -> StoredObject:
         """Store an object that fits in one part, the empty one too (S3: PutObject)."""
@@ -130,7 +132,8 @@ class ObjectStore(Protocol):
 
     async def list_parts(self, key: str, multipart_id: str) -> Sequence[Receipt]:
         """What the store lists (S3: ListParts, all pages). A cross-check, never the truth: it may be stale and name a
-        number twice. Raises `NoSuchMultipart`."""
+        number twice. Raises `NoSuchMultipart`.
+        """
         ...
 
     async def complete_multipart(

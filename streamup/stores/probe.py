@@ -16,7 +16,15 @@ from tempfile import TemporaryDirectory
 
 from awscrt import checksums
 
-from streamup.errors import AccessDenied, BadDigest, ConfigError, StorePrecondition, StoreRefused, StoreUnavailable
+from streamup.errors import (
+    AccessDenied,
+    BadDigest,
+    ConfigError,
+    StoreError,
+    StorePrecondition,
+    StoreRefused,
+    StoreUnavailable,
+)
 from streamup.stores import Checksum, ObjectMeta, PartBody
 from streamup.stores.profiles import BOTH, StoreProfile
 from streamup.stores.s3 import S3Store
@@ -131,15 +139,15 @@ class _Trial:
 
     async def _clean(self) -> list[str]:
         """Abort what is unfinished, delete the object. A store that has gone away meanwhile keeps them."""
-        with suppress(StoreUnavailable, StoreRefused):
+        with suppress(StoreError):
             async for left in self.store.list_multiparts(self.key):
                 await self.store.abort_multipart(left.key, left.multipart_id)
         try:
             await self.store.delete(self.key)
         except AccessDenied:
             return [f"The object {self.store.prefix}{self.key} stays: these credentials lack s3:DeleteObject."]
-        except StoreUnavailable:
-            return [f"The object {self.store.prefix}{self.key} may have stayed behind: the store stopped answering."]
+        except StoreError as error:
+            return [f"The object {self.store.prefix}{self.key} may have stayed behind: {error}"]
         return []
 
     def _body(self, checksum: Checksum) -> PartBody:

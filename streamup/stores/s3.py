@@ -121,6 +121,7 @@ class S3Store:
         self.profile = profile
         self.limits = profile.limits
         self.conditional_writes = profile.conditional_put and profile.conditional_complete
+        self.checksums = profile.checksums | {Checksum.CRC64NVME, Checksum.NONE}
 
     async def __aenter__(self) -> Self:
         session = AioSession()
@@ -309,7 +310,7 @@ class S3Store:
                     operation,
                     self.deadlines.of(body),
                     self._parts,
-                    Body=reader if body.size else b"",
+                    Body=reader,  # also for no bytes: an interrupted PUT of `bytes` would be repeated by aiohttp itself
                     **checksum,
                     **arguments,
                 )

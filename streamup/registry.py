@@ -1,0 +1,352 @@
+"""The live uploads of this process: taken up, drained, sealed, ended, read again, recovered, expired.
+
+Each change follows one pattern: a synchronous transition of `Upload`, then its commit. If the commit fails, the
+upload is dropped from memory and read again, and nothing is answered from it (law 4). Ended uploads are rows of the
+checkpoint only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from streamup.accumulator import Accumulator
+from streamup.checkpoint import Checkpoint, Record, SyncedFile
+from streamup.errors import BadRequest, CheckpointError, SpoolError, StoreError, UploadError
+from streamup.recovery import part_names, survey
+from streamup.spool import Spool
+from streamup.upload import LIVE, State, Upload
+from streamup.uploader import Drain, Uploader
+from streamup.writer import Live
+
+KEEP_SECONDS = 24 * 3600.0
+"""How long the outcome of an upload can be asked for."""
+
+ANNOUNCE_SECONDS = 1.0
+"""While a writer is there, its upload is synced for those who ask at most this often (law 2)."""
+
+UPKEEP_SECONDS = 30.0
+"""How often expired uploads are looked for. An expiry that is shorter is looked for as often as itself."""
+
+log = logging.getLogger(__name__)
+
+
+class Registry:
+    """Every live upload, by id and by key, and the tasks that move them."""
+
+    def __init__(
+        self,
+        uploader: Uploader,
+        checkpoint: Checkpoint,
+        spool: Spool,
+        *,
+        expire_seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._uploader = uploader
+        self._checkpoint = checkpoint
+        self._spool = spool
+        self._expire_seconds = expire_seconds
+        self._clock = clock
+        self._live: dict[str, Live] = {}
+        self._by_key: dict[str, list[Live]] = {}
+        self._tasks = set[asyncio.Task[Any]]()
+        self._last_order = 0
+
+    def __repr__(self) -> str:
+        return f"<Registry {len(self._live)} live, {self._spool.budget!r}, {self._uploader.slots!r}>"
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __iter__(self) -> Iterator[Live]:
+        """Oldest first."""
+        return iter(list(self._live.values()))
+
+    def __getitem__(self, key: str) -> Sequence[Live]:
+        """The live uploads of a key, oldest first."""
+        return tuple(self._by_key.get(key, ()))
+
+    def get(self, upload_id: str) -> Live | None:
+        return self._live.get(upload_id)
+
+    def open_upload(self, key: str, subject: str | None = None) -> Live | None:
+        """The newest open upload of a key; with `subject`, of theirs."""
+        for live in reversed(self[key]):
+            if live.upload.state is State.OPEN and not live.stale and subject in {None, live.upload.subject}:
+                return live
+        return None
+
+    # -- start and stop -----------------------------------------------------------------------------------------
+
+    async def recover(self, boot_id: str) -> None:
+        """Take up what an earlier process left, before anything listens. Raises `CheckpointError`, `SpoolError`."""
+        same_boot = await self._checkpoint.boot_id() == boot_id
+        self._last_order = await self._checkpoint.last_order()
+        records = await self._checkpoint.unfinished()
+        names = await asyncio.to_thread(part_names, self._spool)
+        found = [
+            await self._restore(record, names.pop(record.upload.id, []), same_boot=same_boot)
+            for record in records
+            if record.upload.state in LIVE
+        ]
+        self._remove_strangers(names)
+        known = {live.upload.id: synced for live, synced in found}
+        await self._checkpoint.settle_recovery([live.upload for live, _ in found], boot_id, known)
+        for live, _ in found:
+            self.take_up(live)
+        for record in records:
+            if record.upload.state not in LIVE:
+                self.spawn(self._bury(record.upload), f"bury {record.upload.id}")
+        self.spawn(self._upkeep(), "upkeep")
+
+    def _remove_strangers(self, names: dict[str, list[str]]) -> None:
+        """Files of uploads that no row knows are nobody's: their upload had ended, and its row said so."""
+        for name in (name for group in names.values() for name in group):
+            self._spool.files.unlink(self._spool.directory / name)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Settle every writer (its bytes are kept), let what is sealed or in flight finish in the time given, and end."""
+        await asyncio.gather(*(self.stop_writer(live, "the server is stopping") for live in self))
+        await self._finish_parts(grace_seconds)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for live in self:
+            live.accumulator.suspend()
+
+    async def _finish_parts(self, grace_seconds: float) -> None:
+        if not self._uploader.available:
+            return
+        sealed = [live.ended.wait() for live in self if live.upload.state is not State.OPEN]
+        in_flight = [self._uploader.slots.idle()]
+        try:
+            async with asyncio.timeout(grace_seconds):
+                await asyncio.gather(*sealed, *in_flight)
+        except TimeoutError:
+            log.warning("stopped with parts in flight; they are kept, and go on at the next start")
+
+    # -- a live upload ------------------------------------------------------------------------------------------
+
+    def take_up(self, live: Live) -> None:
+        """From now on this upload is known, and drains."""
+        upload = live.upload
+        self._live[upload.id] = live
+        self._by_key.setdefault(upload.key, []).append(live)
+        if upload.state in LIVE:
+            live.drain = self.spawn(self._drain(live), f"drain {upload.id}")
+            if upload.due:
+                self.spawn(self.seal(live), f"seal {upload.id}")
+        else:
+            self.spawn(self.end(live), f"end {upload.id}")
+
+    async def announce(self, live: Live) -> int:
+        """Make everything received so far durable (law 2). Returns the offset, which may be told.
+
+        Raises `SpoolError` (the upload has failed: a failed sync is never retried) and `CheckpointError`.
+        """
+        upload = live.upload
+        async with live.syncing:
+            recent = live.writer is not None and self._clock() < live.announced + ANNOUNCE_SECONDS
+            if upload.offset < upload.received and upload.state in LIVE and not recent:
+                live.announced = self._clock()
+                try:
+                    synced = await live.accumulator.sync()
+                except SpoolError as error:
+                    await self.fail(live, f"spool: {error}")
+                    raise
+                async with self.committing(live):
+                    await self._checkpoint.announce(upload.id, synced.offset, synced.files)
+                live.accumulator.committed(synced)
+                upload.announce(synced.offset)
+        return upload.offset
+
+    async def keep(self, live: Live) -> None:
+        """The upload stays open: what it holds is made durable, and that its writer has gone is committed."""
+        await self.announce(live)
+        async with self.committing(live):
+            await self._checkpoint.save(live.upload)
+
+    async def seal(self, live: Live) -> None:
+        """No more bytes come: the last part leaves the accumulator in the same breath."""
+        try:
+            live.upload.seal(self._last_order + 1)
+        except BadRequest:
+            await self.keep(live)
+            raise
+        self._last_order += 1
+        live.accumulator.seal()
+        async with self.committing(live):
+            await self._checkpoint.save(live.upload)
+
+    async def fail(self, live: Live, reason: str) -> None:
+        """Fail closed (law 10)."""
+        live.upload.fail(reason, self._clock())
+        log.error("upload %s failed: %s", live.upload.id, reason)
+        await self.end(live)
+
+    async def end(self, live: Live) -> None:
+        """An upload that was cancelled, has expired or failed: stop what moves it, commit, leave nothing behind."""
+        if live.writer:
+            live.writer.stop("the upload has ended")
+            if live.writer.feeding:
+                await live.writer.settled.wait()
+        if live.drain:
+            live.drain.cancel()
+            await asyncio.wait([live.drain])
+        async with self.committing(live):
+            await self._checkpoint.save(live.upload)
+        self._retire(live)
+        self.spawn(self._bury(live.upload), f"bury {live.upload.id}")
+
+    async def stop_writer(self, live: Live, reason: str) -> None:
+        """Stop the writer, if there is one, and wait until it has settled (law 6)."""
+        if writer := live.writer:
+            writer.stop(reason)
+            await writer.settled.wait()
+
+    @asynccontextmanager
+    async def committing(self, live: Live) -> AsyncIterator[None]:
+        """A commit of this upload. If it fails, memory is wrong: drop the upload and read it again (law 4)."""
+        try:
+            yield
+        except CheckpointError as error:
+            if not live.stale:
+                log.error("upload %s is read again: %s", live.upload.id, error)  # noqa: TRY400 - as said
+                live.stale = True
+                self.spawn(self._read_again(live), f"read again {live.upload.id}")
+            raise
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """A task that outlives the request that began it."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    # -- its drain and its end -----------------------------------------------------------------------------------
+
+    async def _drain(self, live: Live) -> None:
+        drain = Drain(self._uploader, live.upload, live.accumulator, partial(self._key_turn, live))
+        async with self.committing(live):
+            await drain.run()
+        await self.stop_writer(live, "the upload has failed")
+        self._retire(live)
+        if live.upload.state is not State.COMPLETE:
+            await self._bury(live.upload)
+
+    async def _key_turn(self, live: Live) -> None:
+        """Wait until every upload of this key that was sealed earlier has ended (law 9)."""
+        order = live.upload.sealed_order or 0
+        while ahead := [
+            other
+            for other in self[live.upload.key]
+            if other.upload.sealed_order is not None and other.upload.sealed_order < order
+        ]:
+            await ahead[0].ended.wait()
+
+    def _retire(self, live: Live) -> None:
+        """It has ended, and that is committed: only its row remains."""
+        self._drop(live)
+        live.accumulator.clear()
+
+    def _drop(self, live: Live) -> None:
+        if self._live.get(live.upload.id) is live:
+            del self._live[live.upload.id]
+        same_key = self._by_key.get(live.upload.key, [])
+        if live in same_key:
+            same_key.remove(live)
+            if not same_key:
+                del self._by_key[live.upload.key]
+        live.ended.set()
+
+    async def _bury(self, upload: Upload) -> None:
+        """Leave nothing of an ended upload in the store, however long that takes."""
+        if upload.creating is None and upload.multipart_id is None:
+            return
+        drain = Drain(self._uploader, upload, Accumulator(upload, self._spool), _no_turn)
+        try:
+            await drain.abort()
+            upload.multipart_gone()
+            await self._checkpoint.save(upload)
+        except (StoreError, CheckpointError) as error:
+            log.warning("upload %s: what is left of it in the store will be aborted later: %s", upload.id, error)
+
+    # -- memory and time ----------------------------------------------------------------------------------------
+
+    async def _read_again(self, live: Live) -> None:
+        """Build the upload anew from the checkpoint and the spool, as a restart on the same boot would."""
+        await self.stop_writer(live, "the checkpoint cannot be written")
+        if live.drain and live.drain is not asyncio.current_task():
+            live.drain.cancel()
+            await asyncio.wait([live.drain])
+        live.accumulator.release()
+        delay = 0.5
+        while True:
+            try:
+                record = await self._checkpoint.find(live.upload.id)
+                if record is not None and record.upload.state in LIVE:
+                    names = await asyncio.to_thread(part_names, self._spool)
+                    fresh, _ = await self._restore(record, names.get(record.upload.id, []), same_boot=True)
+                    await self._checkpoint.save(fresh.upload)
+                    self._drop(live)
+                    self.take_up(fresh)
+                self._drop(live)
+            except CheckpointError:
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, UPKEEP_SECONDS)
+            else:
+                return
+
+    async def _restore(
+        self, record: Record, names: Sequence[str], *, same_boot: bool
+    ) -> tuple[Live, Sequence[SyncedFile]]:
+        """A live upload from its row and its part files."""
+        found = await asyncio.to_thread(survey, record, self._spool, names, same_boot=same_boot)
+        upload = record.upload
+        upload.recover(found.received, self._clock())
+        live = Live(upload, Accumulator(upload, self._spool))
+        for file in found.files:
+            live.accumulator.adopt(file)
+        if not same_boot:
+            upload.announce(found.received)
+        return live, found.synced
+
+    async def _upkeep(self) -> None:
+        """Expire what nobody came back for, and forget what nobody needs to ask for any more."""
+        expire = self._expire_seconds
+        while True:
+            await asyncio.sleep(min(UPKEEP_SECONDS, expire / 2))
+            now = self._clock()
+            for live in self:
+                if live.writer is None and (at := live.upload.expires(expire)) is not None and at <= now:
+                    await self._expire(live, now)
+            try:
+                await self._checkpoint.forget(now - KEEP_SECONDS)
+            except CheckpointError as error:
+                log.warning("%s", error)
+
+    async def _expire(self, live: Live, now: float) -> None:
+        async with live.turn:
+            at = live.upload.expires(self._expire_seconds)
+            if live.writer is None and at is not None and at <= now:
+                live.upload.expire(now)
+                log.info("upload %s of %s has expired", live.upload.id, live.upload.key)
+                await self.end(live)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if (
+            not task.cancelled()
+            and (error := task.exception())
+            and not isinstance(error, UploadError | CheckpointError)
+        ):
+            log.error("%s ended with an error", task.get_name(), exc_info=error)
+
+
+async def _no_turn() -> None:
+    """An upload that will never complete waits for nobody."""

@@ -1,0 +1,114 @@
+"""One append: a writer feeds a request's body into an upload until it ends, or is stopped.
+
+`Live` is an upload that still holds bytes or promises, with what moves it: its part accumulator, its drain into the
+store, and at most one `Writer` (law 6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from streamup.accumulator import Accumulator
+from streamup.errors import TooLarge
+from streamup.upload import Upload
+
+
+class Body(Protocol):
+    """The body of one request, as body.py reads it from a socket."""
+
+    interrupted: str | None
+    """Why the body ended, None after a clean end."""
+
+    async def read(self) -> bytes:
+        """The next bytes; none at the end, whatever the end was. May be cancelled without losing any."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What one append may do, in positions: `limit` it must not pass; `seals` if it ends cleanly (at `limit`)."""
+
+    start: int
+    limit: int | None
+    seals: bool
+    chunked: bool
+    creates: bool = False
+    insists: bool = False
+    may_be_empty: bool = True
+    ceiling: int | None = None
+
+
+class Writer:
+    """The one live append of an upload: feeds a body into the accumulator until it ends, or is stopped."""
+
+    def __init__(self, live: Live, terms: Terms, now: float, replaces: Live | None = None) -> None:
+        self.live = live
+        self.terms = terms
+        self.began = now
+        self.replaces = replaces
+        self.settled = asyncio.Event()
+        self.stopped: str | None = None
+        self._scope: asyncio.Timeout | None = None
+
+    @property
+    def added(self) -> int:
+        """Bytes received from this writer."""
+        return self.live.upload.received - self.terms.start
+
+    @property
+    def feeding(self) -> bool:
+        """Whether it is between a body and the accumulator now."""
+        return self._scope is not None
+
+    def stop(self, reason: str) -> None:
+        """End at once, wherever it waits: it drains nothing and seals nothing (law 6)."""
+        self.stopped = self.stopped or reason
+        if self._scope is not None and not self._scope.expired():
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+    async def feed(self, body: Body, arrived: Callable[[], Coroutine[Any, Any, None]]) -> str | None:
+        """Returns None after a clean end, else why it ended. `arrived` is awaited once, at the first bytes.
+
+        Raises `BadRequest` (a byte too many) and `SpoolError`. It is cancelled by `stop` through its timeout only.
+        """
+        try:
+            async with asyncio.timeout(None) as self._scope:
+                if self.stopped:
+                    return self.stopped
+                await self.live.accumulator.resume()
+                while chunk := await body.read():
+                    if not self.added:
+                        await arrived()
+                    self._check_ceiling(len(chunk))
+                    await self.live.accumulator.add(chunk, limit=self.terms.limit)
+                return body.interrupted
+        except TimeoutError:
+            return self.stopped or "stopped"
+        finally:
+            self._scope = None
+
+    def _check_ceiling(self, size: int) -> None:
+        ceiling = self.terms.ceiling
+        if ceiling is not None and self.live.upload.received + size > ceiling:
+            raise TooLarge(f"An upload may have {ceiling} bytes here.", limit=ceiling)
+
+
+class Live:
+    """An upload in memory, and what moves it."""
+
+    def __init__(self, upload: Upload, accumulator: Accumulator) -> None:
+        self.upload = upload
+        self.accumulator = accumulator
+        self.writer: Writer | None = None
+        self.turn = asyncio.Lock()
+        self.syncing = asyncio.Lock()
+        self.ended = asyncio.Event()
+        self.stale = False
+        self.announced = float("-inf")
+        self.drain: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Live {self.upload.id} {self.upload.state} {self.upload.received} writer={self.writer is not None}>"
