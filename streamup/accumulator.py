@@ -184,6 +184,7 @@ class Accumulator:
     def adopt(self, file: PartFile) -> None:
         """A part file that a restart found and verified."""
         self._files[file.part.number] = file
+        self._new_names = True  # the process that created it may not have come to sync the directory
         file.reserved = file.size
         self._spool.budget.take(self._upload.id, file.size)
         if file.full or self._upload.size is not None:

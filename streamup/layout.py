@@ -110,8 +110,8 @@ def choose_layout(
     needed = max(part_bytes, -(-length // max_parts))
     if needed > max_part_bytes:
         raise TooLarge(
-            f"{length} bytes need parts of {needed} bytes, and this server takes parts of up to {max_part_bytes}. A spool "
-            f"of {8 * needed} bytes (--spool-size) would do, where the store allows it.",
+            f"{length} bytes need parts of {needed} bytes, and this server takes parts of up to {max_part_bytes}. A "
+            f"spool of {8 * needed} bytes (--spool-size) would do, where the store allows it.",
             limit=max_part_bytes * max_parts,
         )
     size = part_bytes if needed == part_bytes else min(-(-needed // MIB) * MIB, max_part_bytes)

@@ -146,7 +146,9 @@ class LocalStore:
                 self._settle_ports()
                 await self._repair()
                 await self._start()
+            await self._set_fsync()
         except BaseException:
+            await self._end()
             os.close(self._lock)
             raise
         self._watcher = asyncio.create_task(self._watch(), name="watch SeaweedFS")
@@ -320,19 +322,23 @@ class LocalStore:
 
     async def _end(self) -> None:
         """SIGTERM, and SIGKILL when it takes too long or when we are cancelled meanwhile."""
+        if self._state.pid is None:
+            return
         try:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 await self._gone(self._stop_seconds)
         finally:
             self._signal(signal.SIGKILL)
+            if self._process is not None:
+                self._process.wait()
         await self._gone(5)
         self._process = None
         self._state.pid = self._state.born = None
         self._state.save(self._state_file)
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._state.pid is not None and self._running():
+        if self._state.pid is not None and self._running():  # only now is the pid known to be ours
             os.killpg(self._state.pid, number)
 
     async def _gone(self, seconds: float) -> None:

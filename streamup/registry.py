@@ -110,7 +110,7 @@ class Registry:
             self._spool.files.unlink(self._spool.directory / name)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Settle every writer (its bytes are kept), let what is sealed or in flight finish in the time given, and end."""
+        """Settle every writer (its bytes are kept), let what is sealed or in flight finish in that time, and end."""
         await asyncio.gather(*(self.stop_writer(live, "the server is stopping") for live in self))
         await self._finish_parts(grace_seconds)
         for task in list(self._tasks):

@@ -44,7 +44,9 @@ class Files:
         os.close(fd)
 
     def sync(self, path: Path) -> None:
-        """Make a file's bytes durable (fdatasync), by path: a part file may have been closed since, and the kernel syncs the file, not the handle."""
+        """Make a file's bytes durable (fdatasync), by path: it may have been closed since, and the kernel
+        syncs the file, not the handle.
+        """
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             getattr(os, "fdatasync", os.fsync)(fd)

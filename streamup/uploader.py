@@ -179,7 +179,7 @@ class Uploader:
         """Wait before the next attempt: full jitter, or until the store has answered somebody."""
         if isinstance(error, StoreThrottled):
             self.slots.throttled()
-        if self.available or attempt == 0:
+        if self.available:
             log.warning("the store does not answer: %s", error)
         self.available = False
         most = min(BACKOFF_MOST_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(attempt, 10))
@@ -358,6 +358,7 @@ class Drain:
         await self._save()
 
     async def _body(self, file: PartFile | None) -> PartBody:
+        """The part as a request body; None is the empty object."""
         checksum = self._upload.meta.checksum
         if file is None:
             digest = sha256().digest() if checksum is Checksum.SHA256 else None
@@ -393,6 +394,7 @@ class Drain:
         A lost answer is settled by HEAD. A blind repeat could overwrite a newer object of somebody else's, so the
         request is repeated only while the key still has the ETag that was recorded with `completing`.
         """
+        await self._abort_orphans()
         key, attempt, refusals = self._upload.key, 0, 0
         found = await self._shared.insist(self._store.head, key)
         if found and self._is_ours(found):
@@ -403,6 +405,10 @@ class Drain:
             self._require_unchanged(found)
             failpoint("before_put_object")
             file = self._parts.only_part()
+            if (file.size if file else 0) != self._upload.size:
+                raise _FailedError(
+                    "state lost: bytes are not on the disk any more, and the store has no object of ours"
+                )
             try:
                 async with self._shared.slots.hold(self._upload.id):
                     stored = await self._store.put_object(key, await self._body(file), self._upload.meta)

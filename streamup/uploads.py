@@ -81,7 +81,7 @@ class Uploads:
         await self._registry.recover(boot_id)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Let nobody in, settle every writer (its bytes are kept), and finish what can be finished in the time given."""
+        """Let nobody in, settle every writer (its bytes are kept), and finish what can be finished in that time."""
         self._stopping = True
         await self._registry.stop(grace_seconds)
 
@@ -110,7 +110,7 @@ class Uploads:
         return await self._create(intent, subject, existing if policy == "replace" else None)
 
     async def append(self, intent: Append, subject: str) -> Writer:
-        """A writer at `intent.offset`; stops the one before. Raises `OffsetMismatch`, `NotFound`, `Gone`, `UploadBusy`."""
+        """A writer at `intent.offset`; stops the one before. Raises `OffsetMismatch`, `Gone`, `UploadBusy`, ...."""
         self._require_running()
         if intent.upload_id is not None:
             return await self._take_over(await self.find(intent.upload_id, subject), intent.offset, intent.body)
@@ -478,8 +478,8 @@ def _exists(upload: Upload) -> UploadExists:
 def _ways_on(upload: Upload) -> str:
     at = upload.offset
     return (
-        f"{at} bytes of an unfinished upload are kept. Go on with `Content-Range: bytes {at}-*/*` (curl -C {at} -T FILE "
-        f"for a file) or ?interrupted=append; start afresh with ?interrupted=replace; give it up with DELETE "
+        f"{at} bytes of an unfinished upload are kept. Go on with `Content-Range: bytes {at}-*/*` (curl -C {at} -T "
+        f"FILE for a file) or ?interrupted=append; start afresh with ?interrupted=replace; give it up with DELETE "
         f"/uploads/{upload.id}."
     )
 

@@ -1,4 +1,4 @@
-"""Plain HTTP: PUT and POST of whole objects, `Content-Range` to go on, GET and HEAD to look. What curl and ffmpeg speak.
+"""Plain HTTP: PUT and POST of whole objects, `Content-Range` to go on, GET and HEAD to look. curl and ffmpeg speak it.
 
 RFC 9110 for the methods and fields; `Content-Range` on PUT and `308` as Google Cloud Storage's resumable uploads use
 them (and `curl -C` sends them); `Upload-Offset`, `Upload-Complete`, `Upload-Length` as in the IETF draft "Resumable
@@ -57,9 +57,6 @@ GUARDS = ("repr-digest", "content-digest", "content-md5")
 _RANGE = re.compile(r"bytes (?:(\*)|(\d{1,15})-(?:(\d{1,15})|\*))/(?:(\d{1,15})|\*)")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\\]")
-
-STATUSES_THAT_RETRY = frozenset({408, 429, 500, 502, 503, 504})
-"""Answers after which `curl --retry` sends again: on stdin an empty or tail-only body, and reports success."""
 
 
 class Plain:
@@ -141,7 +138,7 @@ def _send(head: RequestHead, key: str) -> Intent:
         return _send_range(head, key, content_range)
     if "Upload-Offset" in head.headers:
         raise BadRequest(
-            "Here a body continues an upload by Content-Range (bytes N-*/*). Upload-Offset belongs to PATCH /uploads/{id}."
+            "Here a body continues an upload by Content-Range (bytes N-*/*). Upload-Offset is for PATCH /uploads/{id}."
         )
     complete = boolean(head, "Upload-Complete")
     terms = BodyTerms(
@@ -320,7 +317,7 @@ def integer(headers: Mapping[str, str], name: str) -> int | None:
 
 
 def boolean(head: RequestHead, name: str) -> bool | None:
-    """A structured field that is a Boolean (`?1`, `?0`), or a query parameter (`1`, `0`) for those who have no headers."""
+    """A structured field that is a Boolean (`?1`, `?0`), or a query parameter (`1`, `0`) for who has no headers."""
     value = head.headers.get(name, "").split(";")[0].strip()
     if value in {"?1", "?0"}:
         return value == "?1"
@@ -397,7 +394,7 @@ def object_document(upload: Upload) -> dict[str, object]:
 def upload_document(
     upload: Upload, *, writing: bool, expire_seconds: float, rate: float | None = None
 ) -> dict[str, object]:
-    """The upload, as JSON for whoever looks (GET /uploads/{id}). Sizes in bytes, times RFC 3339, `rate` bytes a second."""
+    """The upload, as JSON for whoever looks. Sizes in bytes, times RFC 3339, `rate` in bytes a second."""
     return {
         "id": upload.id,
         "key": upload.key,

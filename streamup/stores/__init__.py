@@ -72,7 +72,7 @@ class Receipt:
 class StoredObject:
     """An object as the store describes it.
 
-    `checksums` are the store's own words by S3's field names without the prefix, lower-case (`crc64nvme`, `sha256`, ...),
+    `checksums` are the store's own words by S3's field names without the prefix, lower-case (`crc64nvme`, `sha256`),
     base64, composites with their `-N`. `token` is that of the upload which made it, if one of ours did.
     """
 
@@ -87,7 +87,7 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class Multipart:
-    """An unfinished multipart upload, as a listing shows it. `initiated` is the store's clock, whole seconds at best."""
+    """An unfinished multipart upload, as a listing shows it. `initiated` is the store's clock, in whole seconds."""
 
     key: str
     multipart_id: str
@@ -116,7 +116,7 @@ class ObjectStore(Protocol):
     conditional_writes: bool
     """Whether `If-None-Match: *` is honoured when an object is put or completed."""
     checksums: frozenset[Checksum]
-    """What an object may be asked to be stored with. A store that cannot keep CRC64NVME sends the best it has for it."""
+    """What an object may be asked to be stored with. A store that cannot keep CRC64NVME sends the best it has."""
 
     async def put_object(self, key: str, body: PartBody, meta: ObjectMeta) -> StoredObject:
         """Store an object that fits in one part, the empty one too (S3: PutObject)."""

@@ -28,7 +28,8 @@ SLICE = 256 << 10
 class PartReader:
     """A part file as a request body: botocore asks it for its length, aiohttp iterates over it, nobody holds it whole.
 
-    An aiohttp payload type of our own, or slices read in threads (0.9-1.3 CPU-s/GiB against 0.65-0.9), bought nothing.
+    Measured with 8 MiB parts over loopback, CPU-s/GiB of the whole request: this 0.5-0.7; slices read in threads
+    0.7-1.0; the part as `bytes` 0.8-1.1; `sendfile` from an aiohttp payload 0.45-0.53, but without TLS and uvloop only.
     `failure` is what went wrong with the file: aiohttp wraps it beyond recognition on its way to us.
     """
 
