@@ -1,6 +1,6 @@
 """A real SeaweedFS for tests: one process per session on loopback, in a temporary directory, ended by its pid.
 
-Use: `pytest_plugins = ["weed"]` in a test module, then the fixture `weed`.
+Use: `pytest_plugins = ["weed"]` in a test module, then the fixture `weed`. (PYTEST_DONT_REWRITE: it is imported too.)
 """
 
 from __future__ import annotations

@@ -1,0 +1,504 @@
+"""What `S3Store` puts on the wire, and what it makes of what comes back; the server says whatever it is told."""
+
+import asyncio
+import base64
+import hashlib
+import tracemalloc
+from dataclasses import replace
+
+import pytest
+from awscrt import checksums
+from wire import ALL, Wire, answer, deaf, error, reset, silent, store_at
+
+from streamup import errors
+from streamup.stores import Checksum, ObjectMeta, PartBody, Receipt
+from streamup.stores.part_reader import PartReader
+from streamup.stores.profiles import PROFILES, UNKNOWN, recognise
+from streamup.stores.s3 import Deadlines
+
+pytest_plugins = ["weed", "wire"]
+
+META = ObjectMeta("token-1")
+MIB = 1 << 20
+SHORT = Deadlines(control=0.3, complete=0.3, part=0.3, bytes_per_second=1 << 40)
+
+
+CREATED = "<InitiateMultipartUploadResult><UploadId>m</UploadId></InitiateMultipartUploadResult>"
+COMPLETED = "<CompleteMultipartUploadResult><ETag>&quot;e&quot;</ETag>{}</CompleteMultipartUploadResult>"
+
+
+@pytest.fixture
+async def store(wire):
+    async with store_at(wire) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def hasty(wire):
+    """Deadlines of 0.3 s."""
+    async with store_at(wire, deadlines=SHORT) as opened:
+        yield opened
+
+
+@pytest.fixture
+def body(tmp_path):
+    def make(data=b"abc", checksum=Checksum.CRC64NVME):
+        path = tmp_path / "part"
+        path.write_bytes(data)
+        sha256 = hashlib.sha256(data).digest() if checksum is Checksum.SHA256 else None
+        return PartBody(path, len(data), checksums.crc64nvme(data), checksum, sha256)
+
+    return make
+
+
+def sparse(path, size):
+    """A body of zeros that takes no time to make."""
+    with path.open("wb") as file:
+        file.truncate(size)
+    return PartBody(path, size, 0)
+
+
+def base64_of(digest):
+    return base64.b64encode(digest).decode()
+
+
+def crc_of(data):
+    return base64_of(checksums.crc64nvme(data).to_bytes(8, "big"))
+
+
+# What goes out
+
+
+async def test_a_part_goes_out_as_it_is(store, wire, body):
+    data = bytes(range(256)) * 3_000
+    receipt = await store.put_part("kéy", "m", 3, body(data))
+    (request,) = wire.requests
+    assert (request.method, request.target) == ("PUT", "/bucket/some/prefix/k%C3%A9y?uploadId=m&partNumber=3")
+    assert request.body == data
+    assert request.headers["content-length"] == str(len(data))
+    assert request.headers["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD"
+    assert request.headers["x-amz-checksum-crc64nvme"] == crc_of(data)
+    assert request.headers.keys().isdisjoint({"expect", "transfer-encoding", "content-encoding", "content-md5"})
+    assert receipt == Receipt(3, len(data), '"e"', checksums.crc64nvme(data))
+
+
+async def test_a_sha256_goes_out_instead_where_it_was_asked_for(store, wire, body):
+    await store.put_part("k", "m", 1, body(b"abc", Checksum.SHA256))
+    headers = wire.requests[0].headers
+    assert headers["x-amz-checksum-sha256"] == base64_of(hashlib.sha256(b"abc").digest())
+    assert "x-amz-checksum-crc64nvme" not in headers
+
+
+async def test_a_store_without_crc64nvme_gets_content_md5(store, wire, body):
+    store.adopt(UNKNOWN)
+    await store.put_part("k", "m", 1, body(b"abc"))
+    await store.put_part("k", "m", 2, body(b"abc", Checksum.NONE))
+    first, second = (request.headers for request in wire.requests)
+    assert first["content-md5"] == base64_of(hashlib.md5(b"abc").digest())
+    assert "x-amz-checksum-crc64nvme" not in first
+    assert "content-md5" not in second
+
+
+async def test_a_damaged_part_file_gets_no_content_md5(store, wire, body):
+    store.adopt(UNKNOWN)
+    with pytest.raises(errors.SpoolError, match="not what was received"):
+        await store.put_part("k", "m", 1, replace(body(b"abc"), crc64nvme=7))
+    assert wire.requests == []
+
+
+async def test_everything_about_the_object_is_said_at_creation(wire):
+    meta = ObjectMeta(
+        "token-1",
+        content_type="video/mp4",
+        content_encoding="gzip",
+        content_disposition="attachment",
+        cache_control="no-store",
+        user={"title": "a%20film"},
+    )
+    options = {"sse": "aws:kms", "sse_kms_key_id": "key-1", "storage_class": "STANDARD_IA"}
+    async with store_at(wire, **options) as store:
+        wire.answers.append(answer(200, CREATED))
+        assert await store.create_multipart("k", meta) == "m"
+    expected = {
+        "content-type": "video/mp4",
+        "content-encoding": "gzip",
+        "content-disposition": "attachment",
+        "cache-control": "no-store",
+        "x-amz-meta-title": "a%20film",
+        "x-amz-meta-streamup-token": "token-1",
+        "x-amz-checksum-algorithm": "CRC64NVME",
+        "x-amz-checksum-type": "FULL_OBJECT",
+        "x-amz-server-side-encryption": "aws:kms",
+        "x-amz-server-side-encryption-aws-kms-key-id": "key-1",
+        "x-amz-storage-class": "STANDARD_IA",
+    }
+    assert expected.items() <= wire.requests[0].headers.items()
+
+
+async def test_a_complete_carries_all_that_the_store_can_compare(store, wire):
+    wire.answers.append(answer(200, COMPLETED.format("")))
+    receipts = [Receipt(1, 5, '"e1"', 1), Receipt(2, 2, '"e2"', 2)]
+    await store.complete_multipart("k", "m", receipts, replace(META, if_none_match=True), 7)
+    headers, text = wire.requests[0].headers, wire.requests[0].body.decode()
+    expected = {
+        "if-none-match": "*",
+        "x-amz-mp-object-size": "7",
+        "x-amz-checksum-crc64nvme": "AAAAAAAAAAc=",
+        "x-amz-checksum-type": "FULL_OBJECT",
+    }
+    assert expected.items() <= headers.items()
+    for checksum, number in (("AAAAAAAAAAE=", 1), ("AAAAAAAAAAI=", 2)):
+        assert f"<ChecksumCRC64NVME>{checksum}</ChecksumCRC64NVME>" in text
+        assert f"<PartNumber>{number}</PartNumber>" in text
+
+
+async def test_what_the_store_would_ignore_is_not_asked_of_it(store, wire, body):
+    store.adopt(UNKNOWN)
+    assert not store.conditional_writes
+    assert store.checksums == {Checksum.CRC64NVME, Checksum.NONE}
+    with pytest.raises(errors.StoreRefused, match="If-None-Match"):
+        await store.put_object("k", body(), replace(META, if_none_match=True))
+    with pytest.raises(errors.StoreRefused, match="SHA-256"):
+        await store.create_multipart("k", replace(META, checksum=Checksum.SHA256))
+    assert wire.requests == []
+
+
+async def test_a_presigned_url_names_the_public_endpoint(wire):
+    async with store_at(wire, public_endpoint_url="https://files.example") as store:
+        url = await store.presign_get("k", 60)
+    assert url.startswith("https://files.example/bucket/some/prefix/k?X-Amz-Algorithm=AWS4-HMAC-SHA256")
+    assert "X-Amz-Expires=60" in url
+    assert wire.requests == []
+
+
+async def test_memory_does_not_grow_with_the_part(store, wire, tmp_path):
+    async def swallow(reader, writer):
+        left = 64 * MIB
+        while left:
+            left -= len(await reader.read(min(left, MIB)))
+        writer.write(answer(200, ETag='"e"'))
+
+    await store.put_part("k", "m", 1, sparse(tmp_path / "small", 1))
+    wire.answers.append(swallow)
+    tracemalloc.start()
+    await store.put_part("k", "m", 2, sparse(tmp_path / "large", 64 * MIB))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * MIB
+
+
+async def test_a_part_that_is_not_in_the_page_cache_is_read_in_threads(store, wire, body, monkeypatch):
+    monkeypatch.setattr(PartReader, "_cached", lambda *_: False)
+    data = bytes(range(256)) * 3_000
+    await store.put_part("k", "m", 1, body(data))
+    assert wire.requests[0].body == data
+
+
+@pytest.mark.parametrize("profile", [ALL, UNKNOWN])
+async def test_a_part_file_that_is_gone_or_short_is_not_the_stores_fault(store, body, tmp_path, profile):
+    store.adopt(profile)
+    with pytest.raises(errors.SpoolError):
+        await store.put_part("k", "m", 1, PartBody(tmp_path / "gone", 3, 0))
+    with pytest.raises(errors.SpoolError):
+        await store.put_part("k", "m", 1, replace(body(b"abc"), size=MIB))
+
+
+async def test_a_part_file_that_goes_away_while_it_is_sent_is_not_the_stores_fault(store, body, monkeypatch):
+    def vanish(reader, _):
+        reader._path.unlink(missing_ok=True)
+        return False
+
+    monkeypatch.setattr(PartReader, "_cached", vanish)
+    with pytest.raises(errors.SpoolError, match="cannot be read"):
+        await store.put_part("k", "m", 1, body())
+
+
+async def test_a_part_can_be_read_again_from_its_beginning(body):
+    """botocore rewinds it to follow a redirect to the bucket's region."""
+    with PartReader(body(b"abc")) as reader:
+        for _ in range(2):
+            assert [data async for data in reader] == [b"abc"]
+            assert reader.seek(0) == reader.tell() == 0
+
+
+def test_where_the_system_cannot_tell_what_is_cached_a_thread_reads(body, monkeypatch):
+    monkeypatch.delattr("os.RWF_NOWAIT", raising=False)
+    with PartReader(body()) as reader:
+        assert not reader._cached(0)
+
+
+# Deadlines
+
+
+@pytest.mark.parametrize("behaviour", [silent, deaf])
+async def test_a_part_is_given_up_at_its_deadline(hasty, wire, tmp_path, behaviour):
+    wire.answers.append(behaviour)
+    async with asyncio.timeout(5):
+        with pytest.raises(errors.StoreUnavailable, match="no answer within"):
+            await hasty.put_part("k", "m", 1, sparse(tmp_path / "part", 64 * MIB))
+
+
+async def test_every_other_call_is_given_up_at_its_deadline(hasty, wire):
+    calls = [hasty.head("k"), hasty.create_multipart("k", META), hasty.complete_multipart("k", "m", [], META, 0)]
+    wire.answers.extend([silent] * len(calls))
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(result) for result in results] == [errors.StoreUnavailable] * len(calls)
+
+
+def test_a_part_gets_time_for_its_bytes():
+    assert Deadlines().of(PartBody(None, 0, 0)) == 15
+    assert Deadlines().of(PartBody(None, 8 * MIB, 0)) == 15 + 128
+
+
+async def test_parts_do_not_hold_up_an_abort(wire, body):
+    arrived = asyncio.Event()
+
+    async def stuck(reader, writer):
+        arrived.set()
+        await silent(reader, writer)
+
+    async with store_at(wire, parallel_parts=1) as store:
+        wire.answers.append(stuck)
+        part = asyncio.create_task(store.put_part("k", "m", 1, body()))
+        await arrived.wait()
+        await store.abort_multipart("k", "m")
+        part.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await part
+
+
+# What comes back
+
+REFUSALS = [
+    (500, "InternalError", errors.StoreUnavailable),
+    (503, "SlowDown", errors.StoreThrottled),
+    (503, "ErrTooManyRequest", errors.StoreThrottled),
+    (429, "Whatever", errors.StoreThrottled),
+    (400, "RequestTimeout", errors.StoreUnavailable),
+    (400, "ExpiredToken", errors.CredentialsExpired),
+    (403, "RequestTimeTooSkewed", errors.CredentialsExpired),
+    (403, "AccessDenied", errors.AccessDenied),
+    (403, "SignatureDoesNotMatch", errors.AccessDenied),
+    (404, "NoSuchUpload", errors.NoSuchMultipart),
+    (404, "NoSuchKey", errors.NoSuchObject),
+    (404, "NoSuchBucket", errors.StoreUnavailable),
+    (400, "InvalidPart", errors.InvalidPart),
+    (400, "InvalidPartOrder", errors.InvalidPart),
+    (400, "EntityTooSmall", errors.InvalidPart),
+    (400, "BadDigest", errors.BadDigest),
+    (400, "XAmzContentSHA256Mismatch", errors.BadDigest),
+    (412, "PreconditionFailed", errors.StorePrecondition),
+    (409, "ConditionalRequestConflict", errors.StoreConflict),
+    (501, "NotImplemented", errors.StoreRefused),
+    (400, "MalformedXML", errors.StoreRefused),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: f"{refusal[0]}-{refusal[1]}")
+async def test_a_refusal_has_a_name(store, wire, body, refusal):
+    status, code, kind = refusal
+    wire.answers.append(answer(status, error(code)))
+    with pytest.raises(errors.StoreError) as caught:
+        await store.put_part("k", "m", 1, body())
+    assert (type(caught.value), caught.value.status, caught.value.code) == (kind, status, code)
+    assert len(wire.requests) == 1, "one attempt: when to try again is the uploader's decision"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (error("InternalError"), errors.StoreUnavailable),
+        (error("InvalidPart"), errors.InvalidPart),
+        (COMPLETED.format("")[:40], errors.StoreUnavailable),
+        ("      ", errors.StoreUnavailable),
+        ("<html>a proxy's own page</html>", errors.StoreUnavailable),
+    ],
+)
+async def test_a_200_is_no_success_by_itself(store, wire, text, kind):
+    wire.answers.append(answer(200, text))
+    with pytest.raises(errors.StoreError) as caught:
+        await store.complete_multipart("k", "m", [Receipt(1, 3, '"e"', 7)], META, 7)
+    assert type(caught.value) is kind
+
+
+async def test_an_answer_that_breaks_off_is_none(store, wire):
+    async def cut(_, writer):
+        writer.write(answer(200, COMPLETED.format(""))[:-10])
+        writer.close()
+
+    wire.answers.append(cut)
+    with pytest.raises(errors.StoreUnavailable):
+        await store.complete_multipart("k", "m", [Receipt(1, 3, '"e"', 7)], META, 7)
+
+
+async def test_a_reset_is_no_answer(store, wire):
+    wire.answers.extend([reset, reset])
+    with pytest.raises(errors.StoreUnavailable):
+        await store.head("k")
+    assert len(wire.requests) == 2, "aiohttp itself repeats what is idempotent, a HEAD for example"
+
+
+@pytest.mark.parametrize("size", [0, 1, 16 * MIB])
+async def test_a_put_is_never_repeated_behind_our_back(store, wire, tmp_path, size):
+    """A second PutObject could replace a newer object. aiohttp would repeat it, were the body not used up."""
+    wire.answers.append(reset)
+    with pytest.raises(errors.StoreUnavailable):
+        await store.put_object("k", sparse(tmp_path / "part", size), META)
+    assert len(wire.requests) == 1
+
+
+async def test_nobody_there_is_no_answer(body):
+    async with store_at(Wire("http://127.0.0.1:9")) as store:
+        with pytest.raises(errors.StoreUnavailable):
+            await store.put_part("k", "m", 1, body())
+
+
+async def test_an_answer_without_an_etag_is_none(store, wire, body):
+    wire.answers.append(answer(200))
+    with pytest.raises(errors.StoreUnavailable, match="lacks ETag"):
+        await store.put_part("k", "m", 1, body())
+
+
+async def test_another_checksum_than_ours_is_an_error_although_the_store_says_200(store, wire, body):
+    wire.answers.append(answer(200, ETag='"e"', x_amz_checksum_crc64nvme="AAAAAAAAAAA="))
+    with pytest.raises(errors.BadDigest):
+        await store.put_part("k", "m", 1, body())
+    wire.answers.append(answer(200, COMPLETED.format("<ChecksumCRC64NVME>AAAAAAAAAAA=</ChecksumCRC64NVME>")))
+    with pytest.raises(errors.BadDigest):
+        await store.complete_multipart("k", "m", [Receipt(1, 3, '"e"', 7)], META, 7)
+    wire.answers.append(answer(200, COMPLETED.format("<ChecksumSHA256>another-1</ChecksumSHA256>")))
+    receipts = [Receipt(1, 3, '"e"', None, bytes(32))]
+    with pytest.raises(errors.BadDigest):
+        await store.complete_multipart("k", "m", receipts, replace(META, checksum=Checksum.SHA256), None)
+
+
+async def test_what_s3_does_not_allow_is_refused_before_it_is_sent(store, wire):
+    with pytest.raises(errors.StoreRefused, match=r"[Nn]on ascii"):
+        await store.create_multipart("k", replace(META, user={"title": "Café"}))
+    assert wire.requests == []
+
+
+async def test_head_tells_absent_from_forbidden(store, wire):
+    wire.answers.extend([answer(404), answer(403)])
+    assert await store.head("k") is None
+    with pytest.raises(errors.AccessDenied):
+        await store.head("k")
+
+
+async def test_ready_says_what_is_wrong(store, wire):
+    wire.answers.extend([answer(404), answer(403), answer(503)])
+    with pytest.raises(errors.StoreUnavailable, match="no bucket 'bucket'"):
+        await store.ready()
+    with pytest.raises(errors.AccessDenied):
+        await store.ready()
+    with pytest.raises(errors.StoreThrottled):
+        await store.ready()
+
+
+async def test_listings_are_read_to_their_last_page(store, wire):
+    page = (
+        "<ListPartsResult><IsTruncated>{}</IsTruncated><NextPartNumberMarker>1</NextPartNumberMarker>"
+        "<Part>{}</Part></ListPartsResult>"
+    )
+    part = "<PartNumber>{}</PartNumber><Size>5</Size><ETag>e</ETag><ChecksumCRC64NVME>AAAAAAAAAAc=</ChecksumCRC64NVME>"
+    wire.answers.append(answer(200, page.format("true", part.format(1))))
+    wire.answers.append(answer(200, page.format("false", part.format(2))))
+    assert await store.list_parts("k", "m") == [Receipt(1, 5, "e", 7), Receipt(2, 5, "e", 7)]
+    assert "part-number-marker=1" in wire.requests[1].target
+
+    page = (
+        "<ListMultipartUploadsResult><IsTruncated>{}</IsTruncated><NextKeyMarker>some/prefix/a</NextKeyMarker>"
+        "<NextUploadIdMarker>m1</NextUploadIdMarker><Upload><Key>some/prefix/{}</Key><UploadId>m</UploadId>"
+        "<Initiated>2026-11-01T00:00:00.000Z</Initiated></Upload></ListMultipartUploadsResult>"
+    )
+    wire.answers.extend([answer(200, page.format("true", "a")), answer(200, page.format("false", "b"))])
+    assert [found.key async for found in store.list_multiparts("")] == ["a", "b"]
+    assert "key-marker=some%2Fprefix%2Fa" in wire.requests[3].target
+    assert "upload-id-marker=m1" in wire.requests[3].target
+
+
+async def test_after_a_cancelled_part_the_next_one_is_whole(wire, body, tmp_path):
+    arrived = asyncio.Event()
+
+    async def half(reader, _):
+        await reader.readexactly(MIB)
+        arrived.set()
+        await reader.readexactly(1 << 40)
+
+    async with store_at(wire, parallel_parts=1) as store:
+        wire.answers.append(half)
+        part = asyncio.create_task(store.put_part("k", "m", 1, sparse(tmp_path / "large", 64 * MIB)))
+        await arrived.wait()
+        part.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await part
+        await store.put_part("k", "m", 2, body(b"abc"))
+    assert wire.requests[-1].body == b"abc"
+
+
+# Credentials
+
+
+async def test_expired_credentials_are_fetched_anew(wire, body, monkeypatch, tmp_path):
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "old")
+    async with store_at(wire, access_key=None, secret_key=None) as store:
+        wire.answers.append(answer(400, error("ExpiredToken")))
+        with pytest.raises(errors.CredentialsExpired):
+            await store.put_part("k", "m", 1, body())
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "new")
+        await store.put_part("k", "m", 1, body())
+    assert ["Credential=old/" in request.headers["authorization"] for request in wire.requests] == [True, False]
+    assert "Credential=new/" in wire.requests[1].headers["authorization"]
+
+
+async def test_no_credentials_are_like_wrong_ones(wire, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    async with store_at(wire, access_key=None, secret_key=None) as store:
+        with pytest.raises(errors.AccessDenied) as caught:
+            await store.head("k")
+    assert caught.value.code == "NoCredentials"
+    assert wire.requests == []
+
+
+async def test_credentials_that_cannot_be_fetched_now_are_asked_for_again(wire, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "config").write_text("[default]\ncredential_process = false\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    async with store_at(wire, access_key=None, secret_key=None) as store:
+        with pytest.raises(errors.CredentialsExpired):
+            await store.head("k")
+    assert wire.requests == []
+
+
+# Profiles
+
+
+@pytest.mark.parametrize(
+    ("server", "host", "name"),
+    [
+        ("AmazonS3", "s3.eu-central-1.amazonaws.com", "aws"),
+        ("AmazonS3", "bucket.vpce-1.s3.eu-west-1.vpce.amazonaws.com", "aws"),
+        ("SeaweedFS 8000GB 4.48", "127.0.0.1", "seaweedfs"),
+        ("cloudflare", "abc.r2.cloudflarestorage.com", "r2"),
+        ("UploadServer", "storage.googleapis.com", "gcs"),
+        ("nginx", "s3.us-west-004.backblazeb2.com", "b2"),
+        ("MinIO", "minio", "minio"),
+        ("nginx", "notamazonaws.com", "unknown"),
+        ("", "", "unknown"),
+    ],
+)
+def test_a_store_is_recognised(server, host, name):
+    assert recognise(server, host).name == name
+
+
+def test_profiles_have_names_of_their_own():
+    assert len({profile.name for profile in PROFILES}) == len(PROFILES)
