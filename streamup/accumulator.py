@@ -63,6 +63,7 @@ class Accumulator:
             file = self._open or await self._begin_part()
             failpoint("before_write")
             taken = self._spool.append(file, view[: min(file.part.size - file.size, allowed or len(view))])
+            self._new_names |= file.size == taken  # its first bytes, so its name is new (with none taken, it may be)
             self._upload.receive(taken)
             failpoint("after_write")
             view = view[taken:]
@@ -111,7 +112,6 @@ class Accumulator:
         await self._spool.budget.reserve(self._upload.id, wanted)
         file.reserved = wanted
         self._files[part.number] = self._open = file
-        self._new_names = True
         return file
 
     def _wanted(self, file: PartFile) -> int:

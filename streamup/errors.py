@@ -155,7 +155,13 @@ class Forbidden(UploadError):
 
 
 class NotAllowed(UploadError):
+    """`allowed` are the methods that do mean something here (RFC 9110, 15.5.6)."""
+
     title = "Method not allowed"
+
+    def __init__(self, detail: str, allowed: str) -> None:
+        super().__init__(detail)
+        self.allowed = allowed
 
 
 class NotImplementedHere(UploadError):

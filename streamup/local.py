@@ -67,7 +67,7 @@ STOP_SECONDS = 20
 """After SIGTERM; it takes 4 s. SIGKILL then loses nothing that was acknowledged."""
 
 SHELL_SECONDS = (2, 4, 8, 16)
-"""It takes 0.3 s, but now and then one that met a starting master waits for it for ever; the next one does not."""
+"""It takes 0.3 s. One that meets a master without a leader waits for ever, so it is asked again."""
 
 WATCH_SECONDS = 0.5
 BACKOFF_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -181,11 +181,7 @@ class LocalStore:
         return True
 
     def _settle_ports(self) -> None:
-        """Keep the ports of the last run, or move all if one is taken.
-
-        SeaweedFS bears that: its raft directory is named by the master's port, but a new one learns the same volumes
-        from the volume server, and the names are not in it.
-        """
+        """Keep the ports of the last run, or move all if one is taken: nothing in the data depends on them."""
         if self._state.ports and all(map(_free, self._state.ports.values())):
             return
         if self._state.ports:
@@ -245,6 +241,9 @@ class LocalStore:
             "-ip=127.0.0.1",
             "-ip.bind=127.0.0.1",  # without it: every interface
             "-master.telemetry=false",
+            # A master that resumes is at first not its own leader. A volume server that asks it then (1 start in 20)
+            # asks again after 5 s, and until then no object can be read. Volumes report all that it would resume.
+            "-master.resumeState=false",
             "-disableHttp",  # of master and filer; S3 reaches them by gRPC
             "-s3.iam=false",
             "-admin.ui=false",

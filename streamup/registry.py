@@ -151,7 +151,8 @@ class Registry:
         """
         upload = live.upload
         async with live.syncing:
-            recent = live.writer is not None and self._clock() < live.announced + ANNOUNCE_SECONDS
+            feeding = live.writer is not None and live.writer.feeding
+            recent = feeding and self._clock() < live.announced + ANNOUNCE_SECONDS
             if upload.offset < upload.received and upload.state in LIVE and not recent:
                 live.announced = self._clock()
                 try:

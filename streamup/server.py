@@ -55,7 +55,7 @@ from streamup.protocols import (
     ResponseHead,
     UploadProtocol,
 )
-from streamup.protocols.plain import Plain, upload_document, validate_key
+from streamup.protocols.plain import OBJECT_METHODS, UPLOAD_METHODS, Plain, upload_document, validate_key
 from streamup.stores import ObjectStore, StoredObject
 from streamup.upload import LIVE, State, Upload
 from streamup.uploads import Uploads
@@ -183,7 +183,7 @@ class Server:
     def _application(self) -> web.Application:
         app = web.Application()
         # One route for everything: aiohttp's own 404 and 405 would send 100 Continue first.
-        app.router.add_route("*", "/{tail:.*}", self._handle, expect_handler=_keep_expecting)
+        app.router.add_route("*", r"/{tail:[\s\S]*}", self._handle, expect_handler=_keep_expecting)
         return app
 
     def _admin_application(self) -> web.Application:
@@ -221,7 +221,7 @@ class Server:
             _cut(request)
             raise
         self._add_cors(request, response)
-        if request.can_read_body and not request.content.is_eof():
+        if request.can_read_body:
             response.force_close()
         return response
 
@@ -295,6 +295,8 @@ class Server:
         else:
             live = await self._uploads.write(writer, exchange.body)
         upload = live if isinstance(live, Upload) else await self._outcome(live, respond_async=intent.respond_async)
+        if upload.failure:
+            raise upload.failure
         return exchange.protocol.respond(intent, upload)
 
     async def _outcome(self, live: Live, *, respond_async: bool = False) -> Upload:
@@ -381,7 +383,7 @@ class Server:
 
     async def _fetch(self, key: str) -> web.Response:
         if not self._config.downloads:
-            raise NotAllowed("Downloads are off on this server (--downloads).")
+            raise NotAllowed("Downloads are off on this server (--downloads).", OBJECT_METHODS.replace(" GET,", ""))
         if await self._store.head(key) is None:
             raise NotFound("There is no object under this key.")
         url = await self._store.presign_get(key, PRESIGNED_SECONDS)
@@ -399,11 +401,12 @@ class Server:
         return web.Response(status=204)
 
     async def _cancel_upload(self, upload_id: str, subject: str) -> None:
-        live = await self._uploads.find(upload_id, subject)
+        upload = await self._uploads.look(upload_id, subject)
         try:
-            await self._uploads.cancel(live)
+            await self._uploads.cancel(await self._uploads.find(upload_id, subject))
         except UploadBusy:
-            upload = await self._outcome(live)
+            if live := self._uploads.live(upload_id, subject):
+                upload = await self._outcome(live)
             if upload.state is State.COMPLETE:
                 raise errors.KeyConflict("The upload is complete; DELETE the object instead.") from None
             raise
@@ -411,7 +414,7 @@ class Server:
     def _discover(self, head: RequestHead) -> web.Response:
         limit = self._config.max_upload_bytes
         headers = {
-            "Allow": "PUT, POST, HEAD, GET, DELETE, OPTIONS" if head.key else "HEAD, GET, PATCH, POST, DELETE, OPTIONS",
+            "Allow": OBJECT_METHODS if head.key else UPLOAD_METHODS,
             "Upload-Limit": "min-size=0" if limit is None else f"min-size=0, max-size={limit}",
         }
         if "Access-Control-Request-Method" in head.headers:
@@ -482,8 +485,9 @@ def _object_response(stored: StoredObject) -> web.Response:
 def _refusal(error: StreamupError, exchange: Exchange | None, *, instead_of_continue: bool) -> web.Response:
     """An error as a problem document (RFC 9457)."""
     status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
-    if isinstance(error, SpoolFull) and instead_of_continue:
-        status = 503
+    sends = exchange is not None and isinstance(exchange.intent, Create | Append)
+    if sends and isinstance(error, SpoolFull | StoreError):
+        status = 503 if instead_of_continue else 507
     headers: dict[str, str] = {}
     if exchange and isinstance(error, UploadError):
         headers |= exchange.protocol.refuse(exchange.intent, error)

@@ -114,7 +114,8 @@ class Budget:
     """Bytes of disk that part files may take, handed out in order of arrival.
 
     While others wait, an owner that holds its share or more (the budget by the number of owners) is passed over, so
-    one fast upload cannot take the room in which the slow ones must live.
+    one fast upload cannot take the room in which the slow ones must live. Whoever comes back to a part that it had
+    begun is neither passed over nor held up: some such rest always fits, and its part must fill before it can leave.
     """
 
     def __init__(self, size: int) -> None:
@@ -135,11 +136,11 @@ class Budget:
         try:
             await granted
         except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled():
+            if granted.cancelled():
+                self._grant()  # those behind us are held up no longer
+            else:
                 self.release(owner, size)  # granted and cancelled in the same turn of the loop
             raise
-        finally:
-            self._waiting = [entry for entry in self._waiting if entry[3] is not granted]
 
     def take(self, owner: str, size: int) -> None:
         """What a restart found on the disk: it is there, room or not."""
@@ -161,23 +162,20 @@ class Budget:
         return self.reserved + size <= self.size - (0 if resumed else self.headroom)
 
     def _grant(self) -> None:
-        """Serve whoever may be served, oldest first; a large request is not overtaken by small ones of its kind."""
-        owners = len(self._held.keys() | {entry[0] for entry in self._waiting})
-        waiting, self._waiting = self._waiting, []
-        blocked = set[bool]()
+        """Serve whoever may be served, oldest first; a newcomer with a large request is not overtaken by small ones."""
+        waiting, self._waiting = [entry for entry in self._waiting if not entry[3].done()], []
+        owners = len(self._held.keys() | {entry[0] for entry in waiting})
+        blocked = False
         for entry in waiting:
             owner, size, resumed, granted = entry
-            if granted.done():
-                continue
             held = self._held.get(owner, 0)
-            crowded = len(waiting) > 1 and held > 0 and held + size > self.size // owners
-            if not crowded and resumed not in blocked and self._fits(size, resumed=resumed):
+            crowded = not resumed and len(waiting) > 1 and held > 0 and held + size > self.size // owners
+            if not crowded and (resumed or not blocked) and self._fits(size, resumed=resumed):
                 self.take(owner, size)
                 granted.set_result(None)
             else:
                 self._waiting.append(entry)
-                if not crowded:
-                    blocked.add(resumed)
+                blocked |= not resumed and not crowded
 
 
 class Spool:
@@ -227,6 +225,7 @@ class Spool:
                 except FileNotFoundError:
                     continue
             if new_names:
+                failpoint("before_sync_directory")
                 self.files.sync_directory(self.directory)
         except OSError as error:
             raise SpoolError(f"syncing the spool: {error.strerror}") from error

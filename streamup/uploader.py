@@ -249,7 +249,7 @@ class Drain:
         await self._shared.opened.wait()
         await self._abort_orphans()
         if self._upload.multipart_id is not None:
-            await self._shared.insist(self._store.abort_multipart, self._upload.key, self._upload.multipart_id)
+            await self._abort(self._upload.multipart_id)
 
     async def _save(self) -> None:
         await self._shared.checkpoint.save(self._upload)
@@ -307,7 +307,12 @@ class Drain:
         known = {record.upload.multipart_id for record in await self._shared.checkpoint.unfinished()}
         for found in await self._shared.insist(self._list_multiparts):
             if found.key == self._upload.key and found.initiated >= since and found.multipart_id not in known:
-                await self._shared.insist(self._store.abort_multipart, found.key, found.multipart_id)
+                await self._abort(found.multipart_id)
+
+    async def _abort(self, multipart_id: str) -> None:
+        failpoint("before_abort_multipart")
+        await self._shared.insist(self._store.abort_multipart, self._upload.key, multipart_id)
+        failpoint("after_abort_multipart")
 
     async def _list_multiparts(self) -> list[Multipart]:
         return [found async for found in self._store.list_multiparts(self._upload.key)]

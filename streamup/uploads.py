@@ -310,6 +310,8 @@ class Uploads:
             upload.require_open()
             await self._registry.stop_writer(live, "another request went on with this upload")
             start = upload.received
+            if offset not in {None, start}:
+                await self._registry.announce(live)  # the refusal tells the offset
             upload.begin_append(offset=offset, length=body.length, seal_at=_seal_at(body, start))
             terms = replace(self._terms(body, start), may_be_empty=may_be_empty)
             return await self._enter(Writer(live, terms, self._clock()))

@@ -80,11 +80,13 @@ class Writer:
                     return self.stopped
                 await self.live.accumulator.resume()
                 while chunk := await body.read():
+                    if self.stopped:
+                        break
                     if not self.added:
                         await arrived()
                     self._check_ceiling(len(chunk))
                     await self.live.accumulator.add(chunk, limit=self.terms.limit)
-                return body.interrupted
+                return self.stopped or body.interrupted
         except TimeoutError:
             return self.stopped or "stopped"
         finally:

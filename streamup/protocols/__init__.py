@@ -146,7 +146,7 @@ class UploadProtocol(Protocol):
         """What the request asks for; None if it is not of this protocol. Raises `UploadError`s."""
         ...
 
-    def respond(self, intent: Intent, upload: Upload) -> ResponseHead:
+    def respond(self, intent: Create | Append | Inspect, upload: Upload) -> ResponseHead:
         """The answer to a request that was carried out, with the upload as it is now."""
         ...
 

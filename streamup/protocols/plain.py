@@ -42,6 +42,9 @@ from streamup.protocols import (
 from streamup.stores import Checksum, Receipt
 from streamup.upload import LIVE, State, Upload
 
+OBJECT_METHODS = "PUT, POST, HEAD, GET, DELETE, OPTIONS"
+UPLOAD_METHODS = "HEAD, GET, PATCH, POST, DELETE, OPTIONS"
+
 MOST_KEY_BYTES = 1024
 """S3's limit for a key, prefix included."""
 
@@ -54,9 +57,12 @@ MOST_BYTES = 10**15 - 1
 GUARDS = ("repr-digest", "content-digest", "content-md5")
 """Digests that a client gives to be verified. Not verifying one that was given would be a false promise."""
 
-_RANGE = re.compile(r"bytes (?:(\*)|(\d{1,15})-(?:(\d{1,15})|\*))/(?:(\d{1,15})|\*)")
+PREFERENCE_APPLIED = {"Preference-Applied": "respond-async"}
+"""RFC 7240, 3."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\\]")
+_RANGE = re.compile(r"bytes (?:(\*)|(\d{1,15})-(?:(\d{1,15})|\*))/(?:(\d{1,15})|\*)", re.ASCII)
+
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\]")
 
 
 class Plain:
@@ -77,18 +83,30 @@ class Plain:
             case "OPTIONS":
                 return Discover()
             case method:
-                raise NotAllowed(f"{method} means nothing on /objects/. Use PUT, POST, GET, HEAD, DELETE or OPTIONS.")
+                raise NotAllowed(f"{method} means nothing on an object. Use {OBJECT_METHODS}.", OBJECT_METHODS)
 
-    def respond(self, intent: Intent, upload: Upload) -> ResponseHead:
+    def respond(self, intent: Create | Append | Inspect, upload: Upload) -> ResponseHead:
+        match upload.state:
+            case State.COMPLETE:
+                status = 200 if isinstance(intent, Inspect) else 201
+                return ResponseHead(status, _final(upload), object_document(upload))
+            case State.SEALED | State.COMPLETING:
+                applied = {} if isinstance(intent, Inspect) or not intent.respond_async else PREFERENCE_APPLIED
+                return ResponseHead(202, _progress(upload) | applied, object_document(upload))
+        headers = _progress(upload) | {"Upload-Complete": "?0", "Cache-Control": "no-store"}
         match intent:
-            case Create() | Append() | Inspect():
-                return _outcome(intent, upload)
+            case Create():
+                return ResponseHead(201, headers)
+            case Append(upload_id=str()) | Inspect(upload_id=str()):
+                return ResponseHead(204, headers)
             case _:
-                raise AssertionError(intent)
+                return ResponseHead(308, headers | _range(upload))
 
     def refuse(self, _intent: Intent | None, error: UploadError) -> Mapping[str, str]:
         headers: dict[str, str] = {}
         match error:
+            case NotAllowed(allowed=allowed):
+                headers["Allow"] = allowed
             case OffsetMismatch(expected=offset) | WriterStopped(offset=offset):
                 headers |= {"Upload-Offset": str(offset), "Upload-Complete": "?0"}
             case UploadExists(offset=int(offset), upload_id=str(upload_id)):
@@ -113,11 +131,12 @@ def _on_upload(head: RequestHead) -> Intent:
         case "PATCH" | "POST":
             return _append_by_offset(head)
         case method:
-            raise NotAllowed(f"{method} means nothing on an upload. Use HEAD, GET, PATCH, POST, DELETE or OPTIONS.")
+            raise NotAllowed(f"{method} means nothing on an upload. Use {UPLOAD_METHODS}.", UPLOAD_METHODS)
 
 
 def _append_by_offset(head: RequestHead) -> Append:
     """PATCH or POST to the upload resource: the body continues at `Upload-Offset`."""
+    _refuse_guards(head)
     body_length = _framing(head)
     offset = integer(head.headers, "Upload-Offset")
     complete = boolean(head, "Upload-Complete")
@@ -127,6 +146,7 @@ def _append_by_offset(head: RequestHead) -> Append:
             "Upload-Complete (?1 if this is the last one, ?0 if not)."
         )
     terms = BodyTerms(content_length=body_length, seals=complete, length=integer(head.headers, "Upload-Length"))
+    _check_length(terms, offset)
     return Append(upload_id=head.upload_id, offset=offset, body=terms, respond_async=_respond_async(head))
 
 
@@ -309,9 +329,9 @@ def _respond_async(head: RequestHead) -> bool:
 def integer(headers: Mapping[str, str], name: str) -> int | None:
     """A structured field that is a non-negative Integer; None if absent or of another type."""
     value = headers.get(name, "").split(";")[0].strip()
-    if not re.fullmatch(r"-?\d+", value):
+    if not re.fullmatch(r"-?[0-9]+", value):
         return None
-    if not 0 <= int(value) <= MOST_BYTES:
+    if len(value) > len(str(MOST_BYTES)) or int(value) < 0:
         raise BadRequest(f"{name} is out of range: {value[:40]}.", limit=MOST_BYTES)
     return int(value)
 
@@ -329,10 +349,10 @@ def validate_key(key: str, prefix: str) -> str:
     """A key that is safe below `prefix`, or `BadRequest` with the reason."""
     if not key:
         raise BadRequest("The key is empty: PUT /objects/some/name.")
+    if _UNSAFE.search(key):
+        raise BadRequest("A key is valid UTF-8 without control characters and without backslash.")
     if len((prefix + key).encode()) > MOST_KEY_BYTES:
         raise BadRequest(f"A key has at most {MOST_KEY_BYTES} bytes of UTF-8, the prefix included.", limit=1024)
-    if _CONTROL.search(key):
-        raise BadRequest("A key has no control characters and no backslash.")
     if any(segment in {"", ".", ".."} for segment in key.split("/")):
         raise BadRequest("A key has no empty segments, no `.` and no `..`.")
     return key
@@ -341,28 +361,13 @@ def validate_key(key: str, prefix: str) -> str:
 # -- answers ------------------------------------------------------------------------------------------------------
 
 
-def _outcome(intent: Create | Append | Inspect, upload: Upload) -> ResponseHead:
-    match upload.state:
-        case State.COMPLETE:
-            return ResponseHead(200 if isinstance(intent, Inspect) else 201, _final(upload), object_document(upload))
-        case State.SEALED | State.COMPLETING:
-            return ResponseHead(202, _progress(upload, complete=None), object_document(upload))
-    if intent.upload_id is not None if not isinstance(intent, Create) else False:
-        return ResponseHead(204, _progress(upload, complete=False) | {"Cache-Control": "no-store"})
-    if isinstance(intent, Create):
-        return ResponseHead(201, _progress(upload, complete=False))
-    return ResponseHead(308, _progress(upload, complete=False) | _range(upload))
-
-
 def _range(upload: Upload) -> dict[str, str]:
     """308's way to say how much is there; no Range at all for nothing."""
     return {"Range": f"bytes=0-{upload.offset - 1}"} if upload.offset else {}
 
 
-def _progress(upload: Upload, *, complete: bool | None) -> dict[str, str]:
+def _progress(upload: Upload) -> dict[str, str]:
     headers = {"Upload-Offset": str(upload.offset), "Location": f"/uploads/{upload.id}"}
-    if complete is not None:
-        headers["Upload-Complete"] = "?1" if complete else "?0"
     if upload.length is not None:
         headers["Upload-Length"] = str(upload.length)
     return headers
