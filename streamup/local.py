@@ -82,8 +82,8 @@ class _State:
     access_key: str = field(default_factory=lambda: secrets.token_hex(10).upper())
     secret_key: str = field(default_factory=lambda: secrets.token_urlsafe(30))
     ports: dict[str, int] = field(default_factory=dict)
-    pid: int | None = None  # None: it was ended in order
-    born: str | None = None
+    pid: int | None = None  # None: it has been ended
+    born: str | None = None  # None: it has been ended, and its indexes are synced
 
     @classmethod
     def load(cls, path: Path) -> _State:
@@ -163,6 +163,7 @@ class LocalStore:
                 self._watcher.cancel()
                 await asyncio.wait([self._watcher])
             await self._end()
+            self._sync_indexes()
         finally:
             os.close(self._lock)
 
@@ -190,10 +191,10 @@ class LocalStore:
         self._state.ports = dict(zip(SERVERS, candidates, strict=False))
 
     async def _repair(self) -> None:
-        """Rebuild the volume indexes if the machine went down under SeaweedFS: synced data may be missing in them."""
+        """Rebuild the volume indexes if the machine went down before they were synced: data may be missing in them."""
         if self._state.born is None or self._state.born.startswith(_boot()):
             return
-        log.warning("the machine went down while SeaweedFS ran; rebuilding its volume indexes")
+        log.warning("the machine went down before SeaweedFS was stopped; rebuilding its volume indexes")
         log.info(await asyncio.to_thread(_output, self._weed, "-logtostderr=true", "fix", str(self._objects)))
 
     async def _start(self) -> None:
@@ -333,7 +334,15 @@ class LocalStore:
                 self._process.wait()
         await self._gone(5)
         self._process = None
-        self._state.pid = self._state.born = None
+        self._state.pid = None
+        self._state.save(self._state_file)
+
+    def _sync_indexes(self) -> None:
+        """So that an ordinary shutdown of the machine needs no repair."""
+        for index in self._objects.glob("*.idx"):
+            with index.open("rb") as file:
+                os.fsync(file.fileno())
+        self._state.born = None
         self._state.save(self._state_file)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -416,10 +425,13 @@ def _born(pid: int) -> str | None:
             state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             return None
-        started = fields[18]
+        threads, started = int(fields[16]), fields[18]
+        # A zombie whose other threads have not ended yet still holds its files, the lock among them.
+        gone = state == "Z" and threads <= 1
     else:
-        state, _, started = _output("ps", "-o", "state=,lstart=", "-p", str(pid)).partition(" ")
-    return None if state.startswith("Z") or not started else f"{_boot()} {started.strip()}"
+        state, _, started = _output("ps", "-o", "state=", "-o", "lstart=", "-p", str(pid)).partition(" ")
+        gone = state.startswith("Z") or not started
+    return None if gone else f"{_boot()} {started.strip()}"
 
 
 def _output(*command: str, stdin: str = "", seconds: float | None = None) -> str:

@@ -221,6 +221,7 @@ async def test_what_was_fsynced_is_found_after_a_power_cut(data, caplog):
     (index,) = (data / "objects").glob(f"{BUCKET}_*.idx")
     os.truncate(index, index.stat().st_size - 17)
     state = local._State.load(data / "local.json")
+    assert (state.pid, state.born) == (None, None)
     state.pid, state.born = os.getpid(), "another-boot 1"
     state.save(data / "local.json")
     async with opened(data) as store:
