@@ -43,6 +43,7 @@ class Accumulator:
         self._ready = deque[PartFile]()
         self._changed = asyncio.Event()
         self._new_names = False
+        self._sealed = upload.size is not None
 
     def __repr__(self) -> str:
         return f"<Accumulator {self._upload.id} {sorted(self._files)} open={self._open}>"
@@ -87,7 +88,8 @@ class Accumulator:
             self._spool.budget.release(self._upload.id, rest)
 
     def seal(self) -> None:
-        """The upload is sealed: the last part is whatever is there."""
+        """The upload's seal is committed: the last part is whatever is there."""
+        self._sealed = True
         if self._open:
             self._hand_out(self._open)
         self._changed.set()
@@ -133,10 +135,9 @@ class Accumulator:
         While the upload may still turn out to be a single object, its only part waits for the seal.
         """
         while True:
-            sealed = self._upload.size is not None
-            if self._ready and (sealed or not self._upload.single):
+            if self._ready and (self._sealed or not self._upload.single):
                 return self._ready.popleft()
-            if sealed:
+            if self._sealed:
                 return None
             self._changed.clear()
             await self._changed.wait()
@@ -187,7 +188,7 @@ class Accumulator:
         self._new_names = True  # the process that created it may not have come to sync the directory
         file.reserved = file.size
         self._spool.budget.take(self._upload.id, file.size)
-        if file.full or self._upload.size is not None:
+        if file.full or self._sealed:
             self._ready.append(file)
         else:
             self._open = file

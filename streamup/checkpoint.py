@@ -108,9 +108,7 @@ class Checkpoint:
     async def save(self, upload: Upload) -> None:
         """The upload as it is now: created, or changed by a transition."""
         row = _row(upload)
-        names = ", ".join(row)
-        marks = ", ".join(f":{name}" for name in row)
-        await self._transact("save", lambda db: db.execute(f"REPLACE INTO upload ({names}) VALUES ({marks})", row))  # noqa: S608 - column names of our own
+        await self._transact("save", lambda db: _replace(db, row))
 
     async def add_receipt(self, upload_id: str, receipt: Receipt) -> None:
         """The store has this part; its part file is no longer needed (law 4)."""
@@ -123,6 +121,16 @@ class Checkpoint:
             db.execute("DELETE FROM part_file WHERE upload_id = ? AND number = ?", (upload_id, receipt.number))
 
         await self._transact("receipt", transaction)
+
+    async def forget_receipts(self, upload: Upload) -> None:
+        """The multipart upload that they were for is gone; the upload as it is now, without any."""
+        row = _row(upload)
+
+        def transaction(db: sqlite3.Connection) -> None:
+            _replace(db, row)
+            db.execute("DELETE FROM receipt WHERE upload_id = ?", (row["id"],))
+
+        await self._transact("save", transaction)
 
     async def announce(self, upload_id: str, offset: int, files: Sequence[tuple[int, int, int]]) -> None:
         """Everything up to `offset` has been synced: `files` are (number, synced size, CRC64NVME) (law 2)."""
@@ -211,11 +219,11 @@ class Checkpoint:
     def _open(self) -> None:
         try:
             self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=0)
-            self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._migrate()
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()  # a file that is refused is let go of
+                raise
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise StateDirectoryError(
@@ -227,6 +235,13 @@ class Checkpoint:
                 f"{self._path} is damaged ({error}). Keep a copy of the directory before you do anything else; "
                 "with a new --data streamup starts without its unfinished uploads."
             ) from error
+
+    def _prepare(self) -> None:
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._migrate()
 
     def _migrate(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -301,18 +316,20 @@ class Checkpoint:
             if not self._db.in_transaction:  # SQLite has rolled back everything (disk full): the batch has failed
                 raise
             self._db.execute("ROLLBACK TO one")
+            self._db.execute("RELEASE one")
             return error
-        finally:
-            if self._db.in_transaction:
-                self._db.execute("RELEASE one")
+        self._db.execute("RELEASE one")
         return None
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
+    """Whatever went wrong in SQLite, or on the way into it (a number too large for its integers)."""
     try:
         yield
-    except sqlite3.Error as error:
+    except CheckpointError:
+        raise
+    except Exception as error:
         raise CheckpointError(f"the checkpoint did not commit: {error}") from error
 
 
@@ -335,6 +352,12 @@ def _row(upload: Upload) -> dict[str, Any]:
         "meta": json.dumps(asdict(upload.meta)),
         "stored_object": stored and json.dumps(asdict(stored), default=datetime.isoformat),
     }
+
+
+def _replace(db: sqlite3.Connection, row: dict[str, Any]) -> None:
+    names = ", ".join(row)
+    marks = ", ".join(f":{name}" for name in row)
+    db.execute(f"REPLACE INTO upload ({names}) VALUES ({marks})", row)  # noqa: S608 - column names of our own
 
 
 def _records(db: sqlite3.Connection, where: str, *values: Any) -> Iterator[Record]:

@@ -54,7 +54,8 @@ def survey(record: Record, spool: Spool, names: Sequence[str], *, same_boot: boo
     """
     upload, files, synced = record.upload, [], []
     position, number = 0, 1
-    while upload.size is None or position < upload.size:
+    end = upload.layout.capacity if upload.size is None else upload.size
+    while position < end:
         if receipt := upload.receipts.get(number):
             position += receipt.size
         else:
@@ -79,6 +80,8 @@ def _verify(spool: Spool, upload_id: str, part: Part, known: SyncedFile | None, 
     there = min(spool.files.size(file.path), part.size)
     if not same_boot:
         there = known.synced if known and known.synced <= there else 0
+    if there == 0:
+        return file  # there may be no file: a row is committed before the first byte comes
     for data in spool.files.read(file.path, 0, there):
         file.size += len(data)
         file.crc64nvme = checksums.crc64nvme(data, file.crc64nvme)

@@ -173,16 +173,16 @@ class Registry:
             await self._checkpoint.save(live.upload)
 
     async def seal(self, live: Live) -> None:
-        """No more bytes come: the last part leaves the accumulator in the same breath."""
+        """No more bytes come. The last part, which is short, leaves the accumulator only when that is committed."""
         try:
             live.upload.seal(self._last_order + 1)
         except BadRequest:
             await self.keep(live)
             raise
         self._last_order += 1
-        live.accumulator.seal()
         async with self.committing(live):
             await self._checkpoint.save(live.upload)
+        live.accumulator.seal()
 
     async def fail(self, live: Live, reason: str) -> None:
         """Fail closed (law 10)."""
@@ -289,19 +289,28 @@ class Registry:
         delay = 0.5
         while True:
             try:
-                record = await self._checkpoint.find(live.upload.id)
-                if record is not None and record.upload.state in LIVE:
-                    names = await asyncio.to_thread(part_names, self._spool)
-                    fresh, _ = await self._restore(record, names.get(record.upload.id, []), same_boot=True)
-                    await self._checkpoint.save(fresh.upload)
-                    self._drop(live)
-                    self.take_up(fresh)
-                self._drop(live)
+                await self._replace(live)
             except CheckpointError:
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, UPKEEP_SECONDS)
             else:
                 return
+
+    async def _replace(self, live: Live) -> None:
+        """A stale upload gives way to what the checkpoint says of it, once that can be written again."""
+        record = await self._checkpoint.find(live.upload.id)
+        if record is None or record.upload.state not in LIVE:
+            self._drop(live)
+            return
+        names = await asyncio.to_thread(part_names, self._spool)
+        fresh, _ = await self._restore(record, names.get(record.upload.id, []), same_boot=True)
+        try:
+            await self._checkpoint.save(fresh.upload)
+        except BaseException:
+            fresh.accumulator.release()
+            raise
+        self._drop(live)
+        self.take_up(fresh)
 
     async def _restore(
         self, record: Record, names: Sequence[str], *, same_boot: bool
@@ -323,10 +332,10 @@ class Registry:
         while True:
             await asyncio.sleep(min(UPKEEP_SECONDS, expire / 2))
             now = self._clock()
-            for live in self:
-                if live.writer is None and (at := live.upload.expires(expire)) is not None and at <= now:
-                    await self._expire(live, now)
             try:
+                for live in self:
+                    if live.writer is None and (at := live.upload.expires(expire)) is not None and at <= now:
+                        await self._expire(live, now)
                 await self._checkpoint.forget(now - KEEP_SECONDS)
             except CheckpointError as error:
                 log.warning("%s", error)
@@ -344,7 +353,7 @@ class Registry:
         if (
             not task.cancelled()
             and (error := task.exception())
-            and not isinstance(error, UploadError | CheckpointError)
+            and not isinstance(error, UploadError | CheckpointError | SpoolError)
         ):
             log.error("%s ended with an error", task.get_name(), exc_info=error)
 

@@ -493,6 +493,8 @@ def _refusal(error: StreamupError, exchange: Exchange | None, *, instead_of_cont
         headers |= exchange.protocol.refuse(exchange.intent, error)
     if status in {423, 503, 507}:
         headers["Retry-After"] = str(RETRY_SECONDS)
+    if isinstance(error, NotAllowed):
+        headers["Allow"] = error.allowed
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = 'Basic realm="streamup", charset="UTF-8", Bearer realm="streamup"'
     problem = _problem(error, status)

@@ -360,7 +360,8 @@ class Drain:
         if not self._parts.rewind():
             raise _FailedError("the store has lost the multipart upload, and parts of it had left the spool")
         self._upload.multipart_gone()
-        await self._save()
+        # A part that was stored while its neighbour found the loss may have had its receipt committed.
+        await self._shared.checkpoint.forget_receipts(self._upload)
 
     async def _body(self, file: PartFile | None) -> PartBody:
         """The part as a request body; None is the empty object."""
@@ -452,7 +453,7 @@ class Drain:
 
     async def _complete(self) -> StoredObject:
         """CompleteMultipartUpload: called again while its effect is unknown, and settled by HEAD (token and size)."""
-        key, attempt = self._upload.key, 0
+        key, attempt, races = self._upload.key, 0, 0
         receipts, crc = self._check_receipts()
         if self._upload.state is State.COMPLETING and (found := await self._ours()):
             return found
@@ -471,22 +472,25 @@ class Drain:
                     await self._shared.insist(self._store.delete, key)
                 elif found:
                     return found
-                attempt = await self._after_refused_completion(error, receipts, attempt)
+                attempt, races = await self._after_refused_completion(error, receipts, attempt, races)
             else:
                 failpoint("after_complete_multipart")
                 self._shared.answered()
                 return stored
 
-    async def _after_refused_completion(self, error: StoreError, receipts: Sequence[Receipt], attempt: int) -> int:
+    async def _after_refused_completion(
+        self, error: StoreError, receipts: Sequence[Receipt], attempt: int, races: int
+    ) -> tuple[int, int]:
+        """Whether a completion may be asked for again; the new counts, or the reason why not."""
         match error:
             case StoreUnavailable():
                 await self._shared.pause(attempt, error)
-                return attempt + 1
+                return attempt + 1, races
             case StorePrecondition():
                 raise _FailedError("precondition: the object exists (If-None-Match: *)") from error
             case StoreConflict():
-                if attempt < MOST_REFUSALS and await self._listed(receipts):
-                    return attempt + 1
+                if races < MOST_REFUSALS and await self._may_complete(receipts):
+                    return attempt, races + 1
                 raise _FailedError("conflict: another request to this key came in between") from error
             case InvalidPart():
                 raise _FailedError(f"the store does not have a part it has confirmed: {error}") from error
@@ -522,6 +526,13 @@ class Drain:
                 delay = min(2 * delay, LISTING_SECONDS / 8)
         except StoreRefused as error:  # the completion itself will tell what is wrong
             log.warning("upload %s: parts could not be listed: %s", self._upload.id, error)
+
+    async def _may_complete(self, receipts: Sequence[Receipt]) -> bool:
+        """Whether our parts are still there after a lost race, or are no parts any more because they are the object."""
+        try:
+            return await self._listed(receipts)
+        except NoSuchMultipart:
+            return True  # asked once more, the store says which
 
     async def _listed(self, receipts: Sequence[Receipt]) -> bool:
         """Whether each of our receipts is in the store's listing (which may name a number twice)."""

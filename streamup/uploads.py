@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
+from weakref import WeakValueDictionary
 
 from streamup.accumulator import Accumulator
 from streamup.checkpoint import Checkpoint
@@ -71,6 +73,7 @@ class Uploads:
         self._clock = clock
         self._random_token = random_token
         self._registry = Registry(uploader, checkpoint, spool, expire_seconds=config.expire_seconds, clock=clock)
+        self._doors = WeakValueDictionary[str, asyncio.Lock]()
         self._stopping = False
 
     def __repr__(self) -> str:
@@ -97,6 +100,9 @@ class Uploads:
         if intent.description.if_none_match and await self._exists(intent.key):
             raise PreconditionFailed(f"There is an object under {intent.key}, and If-None-Match: * asks for none.")
         policy = intent.policy or self._config.interrupted
+        if policy == "reject":
+            await self._let_end(intent.key)
+            self._require_running()
         existing = self._registry.open_upload(intent.key)
         if existing and existing.upload.subject != subject:
             raise UploadExists(SOMEBODY_ELSES)
@@ -140,6 +146,8 @@ class Uploads:
         if isinstance(ending, Exception):
             raise ending
         upload = writer.live.upload
+        if writer.live.stale:
+            raise CheckpointError("the upload is being read again")
         if ending is not None and upload.state is State.OPEN:
             raise WriterStopped(f"{ending}; {upload.offset} bytes are kept. {_ways_on(upload)}", upload.offset)
         return writer.live
@@ -249,17 +257,24 @@ class Uploads:
         """Give the upload up. Raises `UploadBusy` once completion was announced (then nobody knows yet)."""
         async with live.turn:
             await self._registry.stop_writer(live, "the upload was cancelled")
+            if live.upload.state is State.COMPLETE:
+                raise UploadBusy("This upload is complete.")
             live.upload.cancel(self._clock())
             await asyncio.shield(self._registry.spawn(self._registry.end(live), f"end {live.upload.id}"))
 
     async def remove(self, key: str, subject: str) -> None:
         """Remove what is under a key: its open uploads, then its object once uploads sealed earlier have ended (law 9).
 
-        Raises `StoreError`, `UploadBusy` when those take longer than the store's time.
+        Raises `UploadExists` (somebody else's is open), `StoreError`, `UploadBusy` when those take longer than the
+        store's time.
         """
+        existing = self._registry.open_upload(key)
+        if existing and existing.upload.subject != subject:
+            raise UploadExists(SOMEBODY_ELSES)
         for live in self._registry[key]:
             if live.upload.state is State.OPEN and live.upload.subject == subject:
-                await self.cancel(live)
+                with suppress(UploadBusy):  # sealed meanwhile
+                    await self.cancel(live)
         for live in self._registry[key]:
             if live.upload.state is not State.OPEN and not await _within(
                 self._config.store_timeout_seconds, live.ended
@@ -316,6 +331,19 @@ class Uploads:
             terms = replace(self._terms(body, start), may_be_empty=may_be_empty)
             return await self._enter(Writer(live, terms, self._clock()))
 
+    async def _let_end(self, key: str) -> None:
+        """Before a newcomer is refused: let a writer settle whose body has ended or may end at once. One after another.
+
+        A playlist that is PUT again has a predecessor which is all here, but not sealed yet; its client has gone and
+        reads no 409.
+        """
+        arrived = self._clock()
+        async with self._doors.setdefault(key, asyncio.Lock()):  # it is fair: who came first goes in first
+            while (existing := self._registry.open_upload(key)) and (writer := existing.writer):
+                patience = DOOR_SECONDS - (self._clock() - max(arrived, writer.began))
+                if not await _within(max(patience, 0.05), writer.settled) and writer.feeding:
+                    return
+
     async def _enter(self, writer: Writer) -> Writer:
         """Be the writer, once the client's word is committed (law 5)."""
         writer.live.writer = writer
@@ -323,6 +351,7 @@ class Uploads:
             async with self._registry.committing(writer.live):
                 await self._checkpoint.save(writer.live.upload)
         except BaseException:
+            writer.live.upload.end_append(self._clock())  # it was never there: the upload may expire
             self._leave(writer)
             raise
         return writer

@@ -440,9 +440,22 @@ async def test_a_failed_sync_is_told_and_claims_nothing(tmp_path):
     accumulator.clear()
 
 
+class Told(list):
+    """Tells when the directory has been synced, which is the end of a sync."""
+
+    def __init__(self, ended):
+        super().__init__()
+        self.ended = ended
+
+    def append(self, name):
+        super().append(name)
+        if name == ".":
+            self.ended.set()
+
+
 async def test_a_cancelled_sync_claims_nothing_and_leaves_the_names_to_the_next(tmp_path):
     disk = ADisk()
-    started, go_on = threading.Event(), threading.Event()
+    started, go_on, ended = threading.Event(), threading.Event(), threading.Event()
     _, accumulator = make(tmp_path, files=disk)
     await accumulator.add(b"abc")
     disk.while_syncing = lambda: (started.set(), go_on.wait(10))
@@ -451,12 +464,13 @@ async def test_a_cancelled_sync_claims_nothing_and_leaves_the_names_to_the_next(
     syncing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await syncing
-    disk.while_syncing = None
+    disk.while_syncing, disk.synced = None, Told(ended)
     go_on.set()
-    await asyncio.to_thread(lambda: None)
-    disk.synced.clear()
+    await asyncio.to_thread(ended.wait, 10)
+    assert [0] == [file.synced for file in accumulator._files.values()]
+    disk.synced = []
     await accumulator.sync()
-    assert disk.synced[-2:] == ["u.1", "."]
+    assert disk.synced == ["u.1", "."]
     accumulator.suspend()
 
 
@@ -498,8 +512,9 @@ async def test_files_that_a_restart_found_go_on(tmp_path):
 
 
 async def test_the_last_file_of_a_sealed_upload_is_ready(tmp_path):
-    _, accumulator = make(tmp_path, received=13, size=80)
+    _, accumulator = make(tmp_path, received=13)
     accumulator._upload.size = 13
+    accumulator = Accumulator(accumulator._upload, accumulator._spool)
     for number, data in ((1, b"abcdefghij"), (2, b"klm")):
         accumulator.adopt(found(tmp_path, number, data))
     assert [1, 2] == [part.part.number for part in await ready(accumulator)]

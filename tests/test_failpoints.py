@@ -20,7 +20,9 @@ def run(setting):
     environment = {name: value for name, value in os.environ.items() if name != "STREAMUP_FAILPOINT"}
     if setting is not None:
         environment["STREAMUP_FAILPOINT"] = setting
-    done = subprocess.run([sys.executable, "-c", PASSAGES], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", PASSAGES], env=environment, capture_output=True, text=True, check=False
+    )
     return done.returncode, done.stdout.split()
 
 

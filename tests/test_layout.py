@@ -113,15 +113,14 @@ def test_a_length_beyond_the_store_is_refused_with_the_limit():
 @given(st.integers(1, 10**9), st.integers(1, 10**6), st.integers(1, 10**6), st.integers(1, 2000))
 def test_a_length_is_refused_only_where_it_does_not_fit(length, size, most, max_parts):
     fits = max(size, -(-length // max_parts)) <= most
-    try:
+    if fits:
         layout = choose_layout(length, part_bytes=size, max_part_bytes=most, max_parts=max_parts)
-    except TooLarge as refused:
-        assert not fits
-        assert refused.numbers == {"limit": most * max_parts}
-    else:
-        assert fits
         assert layout.capacity >= length
         assert layout.part(1).size <= most
+    else:
+        with pytest.raises(TooLarge) as refused:
+            choose_layout(length, part_bytes=size, max_part_bytes=most, max_parts=max_parts)
+        assert refused.value.numbers == {"limit": most * max_parts}
 
 
 def test_equal_parts_stay_equal_for_unknown_lengths_where_asked():

@@ -18,7 +18,17 @@ NEUTRAL = {"failpoints"}
 PURE = {"layout", "upload", "errors", "protocols", "stores"}
 """Rooms that need the standard library only (of `stores`, the interface; its siblings talk to real stores)."""
 
-IMPURE_STANDARD_LIBRARY = {"asyncio", "concurrent", "logging", "os", "random", "socket", "sqlite3", "subprocess", "threading"}
+IMPURE_STANDARD_LIBRARY = {
+    "asyncio",
+    "concurrent",
+    "logging",
+    "os",
+    "random",
+    "socket",
+    "sqlite3",
+    "subprocess",
+    "threading",
+}
 
 
 def name_of(path):

@@ -36,7 +36,12 @@ def spool(tmp_path):
 def test_a_part_file_holds_what_was_appended_and_its_checksum(spool):
     file = part_file(spool)
     assert [3, 4] == [spool.append(file, memoryview(data)) for data in (b"abc", b"defg")]
-    assert (b"abcdefg", 7, crc64nvme(b"abcdefg"), False) == (file.path.read_bytes(), file.size, file.crc64nvme, file.full)
+    assert (b"abcdefg", 7, crc64nvme(b"abcdefg"), False) == (
+        file.path.read_bytes(),
+        file.size,
+        file.crc64nvme,
+        file.full,
+    )
     spool.append(file, memoryview(b"hij"))
     assert file.full
     spool.close(file)

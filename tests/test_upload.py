@@ -58,7 +58,9 @@ TABLE = {
 CASES = [(state, method, outcome) for method, row in TABLE.items() for state, outcome in zip(State, row, strict=True)]
 
 
-@pytest.mark.parametrize(("state", "method", "outcome"), CASES, ids=lambda value: getattr(value, "__name__", str(value)))
+@pytest.mark.parametrize(
+    ("state", "method", "outcome"), CASES, ids=lambda value: getattr(value, "__name__", str(value))
+)
 def test_each_method_in_each_state(state, method, outcome):
     upload = make(state)
     before = copy.deepcopy(upload)

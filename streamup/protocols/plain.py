@@ -118,7 +118,9 @@ class Plain:
 
 
 def _on_upload(head: RequestHead) -> Intent:
-    """A request to `/uploads/{id}`."""
+    """A request to `/uploads/{id}`, or to `/uploads` itself."""
+    if head.upload_id is None and head.method not in {"GET", "OPTIONS"}:
+        raise NotAllowed(f"{head.method} is for one upload: /uploads/ID. GET lists them all.", "GET, OPTIONS")
     match head.method:
         case "GET":
             return Look(upload_id=head.upload_id)
