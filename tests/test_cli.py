@@ -4,22 +4,28 @@ import asyncio
 import json
 import logging
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
-from contextlib import AsyncExitStack, contextmanager
+import time
+from contextlib import AsyncExitStack, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 from click.testing import CliRunner
+from moto.server import ThreadedMotoServer
 
 from streamup import cli
 from streamup.client.remote import Remote, RemoteError
 from streamup.client.table import human_size, printable
 from streamup.config import OPTIONS, Config
-from streamup.errors import ConfigError
+from streamup.errors import ConfigError, StoreError
+from streamup.spool import Files
+from streamup.uploader import Uploader
 
 KEY = "0123456789abcdef"
 DIGEST = sha256(KEY.encode()).digest()
@@ -279,11 +285,24 @@ def test_the_address_in_the_welcome_can_be_reached(changes, url):
 async def test_a_store_that_is_away_does_not_stop_the_start(monkeypatch, caplog):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
-    config = Config(bucket="bucket", prefix="p/", s3_endpoint_url="http://127.0.0.1:1")
+    monkeypatch.setattr(cli, "PROBE_AGAIN_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = Config(bucket="bucket", prefix="p/", s3_endpoint_url=f"http://127.0.0.1:{port}", s3_path_style=True)
     async with AsyncExitStack() as stack:
         store = await cli._open_store(config, stack)
-        assert (store.bucket, store.prefix) == ("bucket", "p/")
-    assert "the store cannot be asked now" in caplog.text
+        uploader = Uploader(store, None, Files(), parallel_parts=1, clock=time.time, jitter=random.Random())
+        await cli._ask_store(store, uploader, stack)
+        assert "the store cannot be asked now" in caplog.text
+        assert not uploader.opened.is_set(), "nothing is sent to a store that nobody knows"
+        moto = ThreadedMotoServer(ip_address="127.0.0.1", port=port)
+        moto.start()
+        stack.callback(moto.stop)
+        async with asyncio.timeout(20):
+            while not uploader.opened.is_set():
+                with suppress(StoreError):
+                    await store.create_bucket()
+                await asyncio.sleep(0.05)
 
 
 def test_the_data_directory_is_ours_alone(tmp_path):
