@@ -56,6 +56,8 @@ class Registry:
         self._by_key: dict[str, list[Live]] = {}
         self._tasks = set[asyncio.Task[Any]]()
         self._last_order = 0
+        self.released = asyncio.Event()
+        """Set when this process will complete nothing more: whoever waits for an outcome need not."""
 
     def __repr__(self) -> str:
         return f"<Registry {len(self._live)} live, {self._spool.budget!r}, {self._uploader.slots!r}>"
@@ -113,6 +115,7 @@ class Registry:
         """Settle every writer (its bytes are kept), let what is sealed or in flight finish in that time, and end."""
         await asyncio.gather(*(self.stop_writer(live, "the server is stopping") for live in self))
         await self._finish_parts(grace_seconds)
+        self.released.set()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -55,7 +55,14 @@ from streamup.protocols import (
     ResponseHead,
     UploadProtocol,
 )
-from streamup.protocols.plain import OBJECT_METHODS, UPLOAD_METHODS, Plain, upload_document, validate_key
+from streamup.protocols.plain import (
+    OBJECT_METHODS,
+    UPLOAD_METHODS,
+    UPLOADS_METHODS,
+    Plain,
+    upload_document,
+    validate_key,
+)
 from streamup.stores import ObjectStore, StoredObject
 from streamup.upload import LIVE, State, Upload
 from streamup.uploads import Uploads
@@ -413,12 +420,13 @@ class Server:
 
     def _discover(self, head: RequestHead) -> web.Response:
         limit = self._config.max_upload_bytes
+        allowed = OBJECT_METHODS if head.key else UPLOAD_METHODS if head.upload_id else UPLOADS_METHODS
         headers = {
-            "Allow": OBJECT_METHODS if head.key else UPLOAD_METHODS,
+            "Allow": allowed,
             "Upload-Limit": "min-size=0" if limit is None else f"min-size=0, max-size={limit}",
         }
         if "Access-Control-Request-Method" in head.headers:
-            headers["Access-Control-Allow-Methods"] = headers["Allow"] + ", PATCH"
+            headers["Access-Control-Allow-Methods"] = allowed
             headers["Access-Control-Allow-Headers"] = head.headers.get("Access-Control-Request-Headers", "")
             headers["Access-Control-Max-Age"] = "86400"
         return web.Response(status=204, headers=headers)

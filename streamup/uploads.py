@@ -153,13 +153,14 @@ class Uploads:
         return writer.live
 
     async def outcome(self, live: Live, seconds: float) -> Upload:
-        """The upload once it has ended, or as it is after `seconds`; then at least durable.
+        """The upload once it has ended, or as it is after `seconds` or when the server stops; then at least durable.
 
         Raises what it failed with: `PreconditionFailed`, `Gone`, ...; `CheckpointError` if memory cannot be trusted.
         """
-        if not await _within(min(seconds, PROMPT_SECONDS), live.ended):
+        await _within(min(seconds, PROMPT_SECONDS), live.ended, self._registry.released)
+        if not live.ended.is_set():
             await self._registry.announce(live)
-            await _within(max(0.0, seconds - PROMPT_SECONDS), live.ended)
+            await _within(max(0.0, seconds - PROMPT_SECONDS), live.ended, self._registry.released)
         if live.stale:
             raise CheckpointError("the upload is being read again")
         if error := live.upload.failure:
@@ -477,14 +478,15 @@ class Uploads:
         raise UploadExists(f"There are too many numbered versions of {intent.key}.")
 
 
-async def _within(seconds: float, event: asyncio.Event) -> bool:
-    """Whether the event is set within this time."""
+async def _within(seconds: float, *events: asyncio.Event) -> bool:
+    """Whether one of the events is set within this time."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
     try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
+        done, _ = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    return bool(done)
 
 
 def _seal_at(body: BodyTerms, start: int) -> int | None:

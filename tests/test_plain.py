@@ -647,7 +647,6 @@ def test_no_answer_makes_curl_send_again(intent, state):
 @pytest.mark.parametrize(
     ("error", "headers"),
     [
-        (NotAllowed("no", "PUT, POST"), {"Allow": "PUT, POST"}),
         (OffsetMismatch(7, 3), {"Upload-Offset": "7", "Upload-Complete": "?0"}),
         (WriterStopped("stopped", 7), {"Upload-Offset": "7", "Upload-Complete": "?0"}),
         (UploadExists("ways", "u", 7), {"Upload-Offset": "7", "Upload-Complete": "?0", "Location": "/uploads/u"}),

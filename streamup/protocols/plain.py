@@ -43,6 +43,7 @@ from streamup.stores import Checksum, Receipt
 from streamup.upload import LIVE, State, Upload
 
 OBJECT_METHODS = "PUT, POST, HEAD, GET, DELETE, OPTIONS"
+UPLOADS_METHODS = "GET, OPTIONS"
 UPLOAD_METHODS = "HEAD, GET, PATCH, POST, DELETE, OPTIONS"
 
 MOST_KEY_BYTES = 1024
@@ -105,8 +106,6 @@ class Plain:
     def refuse(self, _intent: Intent | None, error: UploadError) -> Mapping[str, str]:
         headers: dict[str, str] = {}
         match error:
-            case NotAllowed(allowed=allowed):
-                headers["Allow"] = allowed
             case OffsetMismatch(expected=offset) | WriterStopped(offset=offset):
                 headers |= {"Upload-Offset": str(offset), "Upload-Complete": "?0"}
             case UploadExists(offset=int(offset), upload_id=str(upload_id)):
@@ -120,7 +119,7 @@ class Plain:
 def _on_upload(head: RequestHead) -> Intent:
     """A request to `/uploads/{id}`, or to `/uploads` itself."""
     if head.upload_id is None and head.method not in {"GET", "OPTIONS"}:
-        raise NotAllowed(f"{head.method} is for one upload: /uploads/ID. GET lists them all.", "GET, OPTIONS")
+        raise NotAllowed(f"{head.method} is for one upload: /uploads/ID. GET lists them all.", UPLOADS_METHODS)
     match head.method:
         case "GET":
             return Look(upload_id=head.upload_id)
