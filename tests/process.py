@@ -51,9 +51,13 @@ def until(condition: Callable[[], Any], seconds: float = 20, what: str = "the co
 
 
 def free_ports(count: int) -> list[int]:
-    """Below the range that outgoing connections and SeaweedFS take theirs from, so that a restart finds them free."""
+    """Below the range that outgoing connections and SeaweedFS take theirs from, so that a restart finds them free.
+
+    Each process of a parallel run (pytest-xdist) has a range of its own: a port is free while its server is dead.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
     ports: list[int] = []
-    for port in random.sample(range(3_000, 11_000), 500):
+    for port in random.SystemRandom().sample(range(3_000 + 1_000 * worker, 4_000 + 1_000 * worker), 500):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             ports.append(port)

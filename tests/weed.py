@@ -100,7 +100,7 @@ def _die_with_parent() -> None:
 
 def _ports(count: int) -> list[int]:
     """Free ports whose gRPC twin, 10000 above, is free too; both below the range clients get theirs from."""
-    candidates = random.sample(range(11_000, 20_000), 200)
+    candidates = random.SystemRandom().sample(range(11_000, 20_000), 200)
     return [port for port in candidates if _free(port) and _free(port + 10_000)][:count]
 
 
