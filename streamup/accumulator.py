@@ -111,6 +111,8 @@ class Accumulator:
         part = self._upload.layout.part_at(self._upload.received)
         file = PartFile(self._spool.path(self._upload.id, part.number), part)
         wanted = self._wanted(file)
+        while not self._spool.has_disk(wanted):  # noqa: ASYNC110 - nobody tells us when a disk has room again
+            await asyncio.sleep(DISK_FULL_SECONDS)
         await self._spool.budget.reserve(self._upload.id, wanted)
         file.reserved = wanted
         self._files[part.number] = self._open = file

@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 
 class RequestBody:
-    """The body of one request (implements `uploads.Body`)."""
+    """The body of one request (implements `writer.Body`)."""
 
     def __init__(self, request: web.BaseRequest, idle_seconds: float) -> None:
         self.interrupted: str | None = None

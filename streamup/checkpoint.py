@@ -201,6 +201,11 @@ class Checkpoint:
         where = f"state IN ({live}) OR multipart_id IS NOT NULL OR creating IS NOT NULL ORDER BY created"
         return await self._ask(lambda db: list(_records(db, where)))
 
+    async def multipart_ids(self, key: str) -> set[str]:
+        """The multipart uploads of a key that some row knows."""
+        where = "SELECT multipart_id FROM upload WHERE key = ? AND multipart_id IS NOT NULL"
+        return await self._ask(lambda db: {row["multipart_id"] for row in db.execute(where, (key,))})
+
     async def find(self, upload_id: str) -> Record | None:
         """One upload, whatever its state."""
         return await self._ask(lambda db: next(_records(db, "id = ?", upload_id), None))
@@ -355,9 +360,12 @@ def _row(upload: Upload) -> dict[str, Any]:
 
 
 def _replace(db: sqlite3.Connection, row: dict[str, Any]) -> None:
+    """Write an upload's row. Its offset never falls: the row may have been copied before a later announcement."""
     names = ", ".join(row)
     marks = ", ".join(f":{name}" for name in row)
-    db.execute(f"REPLACE INTO upload ({names}) VALUES ({marks})", row)  # noqa: S608 - column names of our own
+    changes = ", ".join(f"{name} = excluded.{name}" for name in row if name not in {"id", "offset"})
+    statement = f"INSERT INTO upload ({names}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {changes}"  # noqa: S608 - column names of our own
+    db.execute(f"{statement}, offset = max(offset, excluded.offset)", row)
 
 
 def _records(db: sqlite3.Connection, where: str, *values: Any) -> Iterator[Record]:

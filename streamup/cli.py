@@ -11,13 +11,14 @@ import json
 import logging
 import os
 import random
+import resource
 import secrets
 import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from click.core import ParameterSource
 from streamup.client.remote import Remote, RemoteError, Upload
 from streamup.client.table import human_size, printable, upload_details, uploads_table
 from streamup.config import OPTIONS, Config, Option, build, parse_token, parse_url, read_toml
-from streamup.errors import ConfigError, StoreUnavailable, StreamupError
+from streamup.errors import ConfigError, StoreError, StoreUnavailable, StreamupError
 
 if TYPE_CHECKING:
     from streamup.stores.s3 import S3Store
@@ -189,6 +190,7 @@ async def serve(config: Config) -> None:
 
     What starts later is stopped earlier: the listener first, the embedded store last.
     """
+    _raise_descriptors()
     stop = asyncio.create_task(_stop_signal().wait(), name="stop signal")
     async with AsyncExitStack() as stack:
         # A task of its own, so that a signal also ends a start that waits for a store which does not answer.
@@ -201,6 +203,13 @@ async def serve(config: Config) -> None:
         click.echo(_welcome(config, await start))
         await stop
         log.info("stopping: no new requests, and %g s for parts on their way", config.grace_seconds)
+
+
+def _raise_descriptors() -> None:
+    """As many open files as we may have: each client takes one, and the usual 1,024 are soon gone."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS calls it unlimited, and then refuses that
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _stop_signal() -> asyncio.Event:
@@ -241,7 +250,7 @@ async def _start(config: Config, stack: AsyncExitStack) -> str:
     jitter = random.Random()  # noqa: S311 - spreads retries, protects nothing
     uploader = Uploader(store, checkpoint, files, parallel_parts=config.parallel_parts, clock=time.time, jitter=jitter)
     await _ask_store(store, uploader, stack)
-    spool = Spool(directory, config.spool_bytes, files)
+    spool = Spool(directory, config.spool_bytes, files, floor=config.disk_floor_bytes)
     # Hexadecimal: an id may begin a word on the command line, and a "-" there would be an option.
     uploads = Uploads(config, uploader, checkpoint, spool, clock=time.time, random_token=lambda: secrets.token_hex(16))
     server = Server(config, uploads, store)
@@ -315,7 +324,7 @@ async def _probe_later(store: S3Store, uploader: Uploader) -> None:
             await _probe(store)
         except StoreUnavailable:
             continue
-        except ConfigError as error:
+        except (ConfigError, StoreError) as error:
             log.error("%s", error)  # noqa: TRY400 - a sentence for the operator, not a fault of ours
         else:
             uploader.opened.set()

@@ -12,6 +12,7 @@ StreamupError
 │   ├── OffsetMismatch          the client's offset is not ours; carries ours
 │   ├── UploadExists            a plain request met an open upload of its key; carries the ways on
 │   ├── EmptyBody               an empty chunked body would have replaced something
+│   ├── AlreadyComplete         it is an object by now; nothing can be added or given up
 │   ├── UploadBusy              sealed or completing: the outcome is not known yet
 │   ├── WriterStopped           this append ended early; what arrived is kept
 │   ├── PreconditionFailed      If-None-Match: the object exists
@@ -118,6 +119,10 @@ class UploadExists(UploadError):
 
 class EmptyBody(UploadError):
     title = "An empty body replaces nothing"
+
+
+class AlreadyComplete(UploadError):
+    title = "The upload is complete"
 
 
 class UploadBusy(UploadError):

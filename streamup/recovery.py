@@ -8,6 +8,7 @@ the same situation again.
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,8 +18,11 @@ from pathlib import Path
 from awscrt import checksums
 
 from streamup.checkpoint import Record, SyncedFile
+from streamup.errors import SpoolError
 from streamup.layout import Part
-from streamup.spool import PartFile, Spool
+from streamup.spool import PASSING, PartFile, Spool
+
+log = logging.getLogger(__name__)
 
 
 def boot_id() -> str:
@@ -75,21 +79,26 @@ def survey(record: Record, spool: Spool, names: Sequence[str], *, same_boot: boo
 
 
 def _verify(spool: Spool, upload_id: str, part: Part, known: SyncedFile | None, *, same_boot: bool) -> PartFile:
-    """The part's file as far as it can be trusted."""
+    """The part's file as far as it can be trusted. Raises `SpoolError` where it cannot be read now."""
     file = PartFile(spool.path(upload_id, part.number), part)
     there = min(spool.files.size(file.path), part.size)
     if not same_boot:
         there = known.synced if known and known.synced <= there else 0
     if there == 0:
         return file  # there may be no file: a row is committed before the first byte comes
-    for data in spool.files.read(file.path, 0, there):
-        file.size += len(data)
-        file.crc64nvme = checksums.crc64nvme(data, file.crc64nvme)
-        if known and file.size == known.synced:
-            file.synced = known.synced
+    try:
+        for data in spool.files.read(file.path, 0, there):
+            file.size += len(data)
+            file.crc64nvme = checksums.crc64nvme(data, file.crc64nvme)
+    except OSError as error:
+        if error.errno in PASSING:
+            raise SpoolError(f"reading {file.path.name}: {error.strerror}") from error
+        # A sector that cannot be read: this upload fails closed, the others start.
+        log.warning("reading %s: %s", file.path.name, error.strerror)
+        return PartFile(file.path, part)
     if not same_boot and known and file.crc64nvme != known.crc64nvme:
         return PartFile(file.path, part)
-    if same_boot and known and known.synced <= file.size:
+    if known and known.synced <= file.size:
         file.synced = known.synced
     return file
 

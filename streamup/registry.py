@@ -29,6 +29,8 @@ KEEP_SECONDS = 24 * 3600.0
 ANNOUNCE_SECONDS = 1.0
 """While a writer is there, its upload is synced for those who ask at most this often (law 2)."""
 
+REREAD_SECONDS = 0.25
+
 UPKEEP_SECONDS = 30.0
 """How often expired uploads are looked for. An expiry that is shorter is looked for as often as itself."""
 
@@ -79,7 +81,7 @@ class Registry:
     def open_upload(self, key: str, subject: str | None = None) -> Live | None:
         """The newest open upload of a key; with `subject`, of theirs."""
         for live in reversed(self[key]):
-            if live.upload.state is State.OPEN and not live.stale and subject in {None, live.upload.subject}:
+            if live.upload.state is State.OPEN and subject in {None, live.upload.subject}:
                 return live
         return None
 
@@ -101,6 +103,7 @@ class Registry:
         await self._checkpoint.settle_recovery([live.upload for live, _ in found], boot_id, known)
         for live, _ in found:
             self.take_up(live)
+            self._seal_due(live)
         for record in records:
             if record.upload.state not in LIVE:
                 self.spawn(self._bury(record.upload), f"bury {record.upload.id}")
@@ -135,6 +138,11 @@ class Registry:
 
     # -- a live upload ------------------------------------------------------------------------------------------
 
+    def _seal_due(self, live: Live) -> None:
+        """All that the client announced was there when the process died: the upload seals itself (law 5)."""
+        if live.upload.due:
+            self.spawn(self.seal(live), f"seal {live.upload.id}")
+
     def take_up(self, live: Live) -> None:
         """From now on this upload is known, and drains."""
         upload = live.upload
@@ -142,8 +150,6 @@ class Registry:
         self._by_key.setdefault(upload.key, []).append(live)
         if upload.state in LIVE:
             live.drain = self.spawn(self._drain(live), f"drain {upload.id}")
-            if upload.due:
-                self.spawn(self.seal(live), f"seal {upload.id}")
         else:
             self.spawn(self.end(live), f"end {upload.id}")
 
@@ -154,6 +160,7 @@ class Registry:
         """
         upload = live.upload
         async with live.syncing:
+            live.require_fresh()
             feeding = live.writer is not None and live.writer.feeding
             recent = feeding and self._clock() < live.announced + ANNOUNCE_SECONDS
             if upload.offset < upload.received and upload.state in LIVE and not recent:
@@ -161,10 +168,13 @@ class Registry:
                 try:
                     synced = await live.accumulator.sync()
                 except SpoolError as error:
-                    await self.fail(live, f"spool: {error}")
+                    if upload.state is not State.COMPLETING:  # then the store may have the bytes already
+                        await self.fail(live, f"spool: {error}")
                     raise
+                live.require_fresh()
                 async with self.committing(live):
                     await self._checkpoint.announce(upload.id, synced.offset, synced.files)
+                live.require_fresh()
                 live.accumulator.committed(synced)
                 upload.announce(synced.offset)
         return upload.offset
@@ -236,8 +246,16 @@ class Registry:
 
     async def _drain(self, live: Live) -> None:
         drain = Drain(self._uploader, live.upload, live.accumulator, partial(self._key_turn, live))
-        async with self.committing(live):
-            await drain.run()
+        try:
+            async with self.committing(live):
+                await drain.run()
+        except CheckpointError:
+            return  # it is being read again
+        except Exception:
+            log.exception("upload %s: its drain died; it is read again", live.upload.id)
+            live.stale = True
+            self.spawn(self._read_again(live), f"read again {live.upload.id}")
+            return
         await self.stop_writer(live, "the upload has failed")
         self._retire(live)
         if live.upload.state is not State.COMPLETE:
@@ -288,19 +306,27 @@ class Registry:
         if live.drain and live.drain is not asyncio.current_task():
             live.drain.cancel()
             await asyncio.wait([live.drain])
-        live.accumulator.release()
-        delay = 0.5
         while True:
+            if (
+                live.rereads
+            ):  # a fault that lasts: the first attempt is made at once, the others further and further apart
+                await asyncio.sleep(min(REREAD_SECONDS * 2**live.rereads, UPKEEP_SECONDS))
+            live.rereads += 1
             try:
                 await self._replace(live)
-            except CheckpointError:
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, UPKEEP_SECONDS)
+            except Exception as error:  # noqa: BLE001 - whatever it is, this upload must not stay as it is
+                log.warning("upload %s cannot be read again yet: %s", live.upload.id, error)
             else:
                 return
 
     async def _replace(self, live: Live) -> None:
         """A stale upload gives way to what the checkpoint says of it, once that can be written again."""
+        if live.upload.state not in LIVE:  # a verdict stands, whatever the checkpoint still says (law 10)
+            await self._checkpoint.save(live.upload)
+            self._retire(live)
+            await self._bury(live.upload)
+            return
+        live.accumulator.release()
         record = await self._checkpoint.find(live.upload.id)
         if record is None or record.upload.state not in LIVE:
             self._drop(live)
@@ -312,8 +338,10 @@ class Registry:
         except BaseException:
             fresh.accumulator.release()
             raise
+        fresh.rereads = live.rereads
         self._drop(live)
         self.take_up(fresh)
+        self._seal_due(fresh)
 
     async def _restore(
         self, record: Record, names: Sequence[str], *, same_boot: bool
@@ -335,18 +363,22 @@ class Registry:
         while True:
             await asyncio.sleep(min(UPKEEP_SECONDS, expire / 2))
             now = self._clock()
-            try:
-                for live in self:
-                    if live.writer is None and (at := live.upload.expires(expire)) is not None and at <= now:
-                        await self._expire(live, now)
-                await self._checkpoint.forget(now - KEEP_SECONDS)
-            except CheckpointError as error:
-                log.warning("%s", error)
+            for live in self:
+                if live.writer is None and (at := live.upload.expires(expire)) is not None and at <= now:
+                    await self._attempt(self._expire(live, now))
+            await self._attempt(self._checkpoint.forget(now - KEEP_SECONDS))
+
+    async def _attempt(self, work: Coroutine[Any, Any, None]) -> None:
+        """A piece of upkeep: what fails now is tried again at the next round, and must not end the rounds."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - as said
+            log.warning("upkeep: %s", error)
 
     async def _expire(self, live: Live, now: float) -> None:
         async with live.turn:
             at = live.upload.expires(self._expire_seconds)
-            if live.writer is None and at is not None and at <= now:
+            if live.writer is None and at is not None and at <= now and not live.stale:
                 live.upload.expire(now)
                 log.info("upload %s of %s has expired", live.upload.id, live.upload.key)
                 await self.end(live)

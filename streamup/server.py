@@ -28,6 +28,7 @@ from streamup.auth import Authorizer
 from streamup.body import RequestBody
 from streamup.config import Config
 from streamup.errors import (
+    AlreadyComplete,
     BadRequest,
     CheckpointError,
     ConfigError,
@@ -82,6 +83,7 @@ STATUS: Mapping[type[StreamupError], int] = {
     errors.UploadExists: 409,
     errors.EmptyBody: 409,
     errors.KeyConflict: 409,
+    errors.AlreadyComplete: 409,
     errors.WriterStopped: 409,
     errors.Gone: 410,
     errors.LengthRequired: 411,
@@ -294,7 +296,7 @@ class Server:
                 writer = await self._uploads.create(intent, exchange.subject)
             else:
                 writer = await self._uploads.append(intent, exchange.subject)
-        except (UploadBusy, NotFound, OffsetMismatch) as error:
+        except (AlreadyComplete, NotFound, OffsetMismatch, UploadBusy) as error:
             live = await self._repeated(intent, exchange.subject)
             if live is None:
                 raise
@@ -408,14 +410,12 @@ class Server:
         return web.Response(status=204)
 
     async def _cancel_upload(self, upload_id: str, subject: str) -> None:
-        upload = await self._uploads.look(upload_id, subject)
+        live = await self._uploads.find(upload_id, subject)
         try:
-            await self._uploads.cancel(await self._uploads.find(upload_id, subject))
+            await self._uploads.cancel(live)
         except UploadBusy:
-            if live := self._uploads.live(upload_id, subject):
-                upload = await self._outcome(live)
-            if upload.state is State.COMPLETE:
-                raise errors.KeyConflict("The upload is complete; DELETE the object instead.") from None
+            if (await self._outcome(live)).state is State.COMPLETE:
+                raise AlreadyComplete("There is nothing left to cancel; DELETE the object instead.") from None
             raise
 
     def _discover(self, head: RequestHead) -> web.Response:

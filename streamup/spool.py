@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,12 +22,18 @@ from pathlib import Path
 
 from awscrt import checksums
 
-from streamup.errors import SpoolError
+from streamup.errors import CheckpointError, SpoolError
 from streamup.failpoints import failpoint
 from streamup.layout import Part
 
+PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What a full disk or a busy machine says. It passes; a writer waits for it, and nothing has failed."""
+
 READ_BYTES = 1 << 20
 """A slice when a part file is read back: large enough that calls do not count, small enough that memory does not."""
+
+
+log = logging.getLogger(__name__)
 
 
 class Files:
@@ -159,7 +166,8 @@ class Budget:
         return not self._waiting and self._fits(size, resumed=False)
 
     def _fits(self, size: int, *, resumed: bool) -> bool:
-        return self.reserved + size <= self.size - (0 if resumed else self.headroom)
+        """A part that is larger than the budget (the operator has made it smaller) goes alone, rather than never."""
+        return self.reserved == 0 or self.reserved + size <= self.size - (0 if resumed else self.headroom)
 
     def _grant(self) -> None:
         """Serve whoever may be served, oldest first; a newcomer with a large request is not overtaken by small ones."""
@@ -181,16 +189,22 @@ class Budget:
 class Spool:
     """The directory of part files. Every method but `sync` is meant for the event loop: one short system call."""
 
-    def __init__(self, directory: Path, size: int, files: Files) -> None:
+    def __init__(self, directory: Path, size: int, files: Files, *, floor: int = 0) -> None:
+        """`size`: bytes for part files in all. `floor`: bytes that no new part may take from the disk's last ones."""
         self.directory = directory
         self.budget = Budget(size)
         self.files = files
+        self.floor = floor
 
     def path(self, upload_id: str, number: int) -> Path:
         return self.directory / f"{upload_id}.{number}"
 
+    def has_disk(self, size: int) -> bool:
+        """Whether a file of `size` leaves the disk its floor."""
+        return not self.floor or self.files.free(self.directory) - size >= self.floor
+
     def append(self, file: PartFile, data: memoryview) -> int:
-        """Write what the disk takes of `data`; 0 when it is full (ENOSPC counts as a full spool).
+        """Write what the disk takes of `data`; 0 when it is full or the process may open no more files: both pass.
 
         Raises `SpoolError` on any other failure. The checksum runs over exactly the bytes that were written.
         """
@@ -199,7 +213,7 @@ class Spool:
                 file.fd = self.files.append(file.path)
             taken = self.files.write(file.fd, data)
         except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            if error.errno in PASSING:
                 return 0
             raise SpoolError(f"writing {file.path.name}: {error.strerror}") from error
         file.crc64nvme = checksums.crc64nvme(data[:taken], file.crc64nvme)
@@ -228,6 +242,8 @@ class Spool:
                 failpoint("before_sync_directory")
                 self.files.sync_directory(self.directory)
         except OSError as error:
+            if error.errno in PASSING:  # from opening the file: no sync has failed
+                raise CheckpointError(f"syncing the spool: {error.strerror}") from error
             raise SpoolError(f"syncing the spool: {error.strerror}") from error
         failpoint("after_sync")
 
@@ -235,7 +251,10 @@ class Spool:
         """The part is stored and its receipt committed (law 4), or its upload has ended."""
         failpoint("before_unlink")
         self.close(file)
-        self.files.unlink(file.path)
+        try:
+            self.files.unlink(file.path)
+        except OSError as error:  # it takes room until the next start, which removes it
+            log.warning("removing %s: %s", file.path.name, error.strerror)
         if file.reserved:
             self.budget.release(owner, file.reserved)
             file.reserved = 0

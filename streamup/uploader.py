@@ -21,11 +21,12 @@ import logging
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
 from awscrt import checksums
 
@@ -54,6 +55,9 @@ T = TypeVar("T")
 BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_MOST_SECONDS = 15.0
 """Longest wait between two attempts: what an outage may cost after its end, if no other attempt notices it earlier."""
+
+BACKOFF_LEAST_SHARE = 0.1
+"""The share of a wait that nobody's success shortens, so that one refusal among many successes is no hot loop."""
 
 LISTING_SECONDS = 60.0
 """How long a listing of parts that disagrees with our receipts is asked again: it may be stale, never the truth."""
@@ -160,7 +164,12 @@ class Uploader:
         """Cleared while the store's profile is not known: nothing is sent then, so that one upload is sent one way."""
         self.opened.set()
         self._jitter = jitter
+        self._creations = WeakValueDictionary[str, asyncio.Lock]()
         self._answered = asyncio.Event()
+
+    def creation(self, key: str) -> asyncio.Lock:
+        """Held while a multipart upload of this key is created, or orphans of this key are looked for."""
+        return self._creations.setdefault(key, asyncio.Lock())
 
     async def insist(self, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call until the store answers. Raises `StoreRefused`; waits out everything else."""
@@ -176,18 +185,20 @@ class Uploader:
                 return answer
 
     async def pause(self, attempt: int, error: StoreUnavailable) -> None:
-        """Wait before the next attempt: full jitter, or until the store has answered somebody."""
+        """Wait before the next attempt: jittered, and after a moment only until the store has answered somebody (not if
+        it throttles: it answers others, and wants less).
+        """
         if isinstance(error, StoreThrottled):
             self.slots.throttled()
         if self.available:
             log.warning("the store does not answer: %s", error)
         self.available = False
         most = min(BACKOFF_MOST_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(attempt, 10))
-        try:
-            async with asyncio.timeout(self._jitter.uniform(most / 10, most)):
+        least = most if isinstance(error, StoreThrottled) else most * BACKOFF_LEAST_SHARE
+        await asyncio.sleep(self._jitter.uniform(least / 2, least))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._jitter.uniform(0, most - least)):
                 await self._answered.wait()
-        except TimeoutError:
-            pass
 
     def answered(self) -> None:
         """The store works: wake whoever waits for that."""
@@ -247,7 +258,8 @@ class Drain:
     async def abort(self) -> None:
         """Leave no multipart upload behind. Raises `StoreRefused`; waits out an outage."""
         await self._shared.opened.wait()
-        await self._abort_orphans()
+        async with self._shared.creation(self._upload.key):
+            await self._abort_orphans()
         if self._upload.multipart_id is not None:
             await self._abort(self._upload.multipart_id)
 
@@ -280,32 +292,39 @@ class Drain:
             tasks.create_task(self._store_part(file), name=f"part {number} of {self._upload.id}")
 
     async def _create_multipart(self) -> None:
-        """CreateMultipartUpload, whose lost answer leaves an orphan: ours are found by key and time, and aborted."""
-        attempt = 0
-        while True:
-            await self._abort_orphans()
-            self._upload.announce_creation(self._shared.clock())
-            await self._save()
-            failpoint("before_create_multipart")
-            try:
-                multipart_id = await self._store.create_multipart(self._upload.key, self._upload.meta)
-            except StoreUnavailable as error:
-                await self._shared.pause(attempt, error)
+        """CreateMultipartUpload, whose lost answer leaves an orphan: ours are found by key and time, and aborted.
+
+        One at a time for a key, until its id is committed: in between it would look like an orphan to another.
+        """
+        async with self._shared.creation(self._upload.key):
+            attempt = 0
+            while not await self._try_to_create(attempt):
                 attempt += 1
-                continue
-            failpoint("after_create_multipart")
-            self._shared.answered()
-            self._upload.multipart_created(multipart_id)
-            await self._save()
-            return
+
+    async def _try_to_create(self, attempt: int) -> bool:
+        await self._abort_orphans()
+        self._upload.announce_creation(self._shared.clock())
+        await self._save()
+        failpoint("before_create_multipart")
+        try:
+            multipart_id = await self._store.create_multipart(self._upload.key, self._upload.meta)
+        except StoreUnavailable as error:
+            await self._shared.pause(attempt, error)
+            return False
+        failpoint("after_create_multipart")
+        self._shared.answered()
+        self._upload.multipart_created(multipart_id)
+        await self._save()
+        return True
 
     async def _abort_orphans(self) -> None:
-        """Abort multipart uploads of this key that were begun since `creating` and that no row knows."""
+        """Abort multipart uploads of this key that were begun since `creating`, in no row (hold `creation`)."""
         if self._upload.creating is None:
             return
         since = datetime.fromtimestamp(self._upload.creating, UTC) - CLOCK_SLACK
-        known = {record.upload.multipart_id for record in await self._shared.checkpoint.unfinished()}
-        for found in await self._shared.insist(self._list_multiparts):
+        listed = await self._shared.insist(self._list_multiparts)
+        known = await self._shared.checkpoint.multipart_ids(self._upload.key)
+        for found in listed:
             if found.key == self._upload.key and found.initiated >= since and found.multipart_id not in known:
                 await self._abort(found.multipart_id)
 
@@ -400,8 +419,11 @@ class Drain:
         A lost answer is settled by HEAD. A blind repeat could overwrite a newer object of somebody else's, so the
         request is repeated only while the key still has the ETag that was recorded with `completing`.
         """
-        await self._abort_orphans()
         key, attempt, refusals = self._upload.key, 0, 0
+        async with self._shared.creation(key):
+            await self._abort_orphans()
+        if self._upload.offset:
+            await self._sync()
         found = await self._shared.insist(self._store.head, key)
         if found and self._is_ours(found):
             return found
@@ -427,6 +449,12 @@ class Drain:
                 failpoint("after_put_object")
                 self._shared.answered()
                 return stored
+
+    async def _sync(self) -> None:
+        """Offsets were told: a power cut from here on must leave all of it, and not just what was told (law 2)."""
+        synced = await self._parts.sync()
+        await self._shared.checkpoint.announce(self._upload.id, synced.offset, synced.files)
+        self._parts.committed(synced)
 
     def _require_unchanged(self, found: StoredObject | None) -> None:
         if self._upload.meta.if_none_match and found:

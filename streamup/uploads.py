@@ -18,6 +18,7 @@ from streamup.accumulator import Accumulator
 from streamup.checkpoint import Checkpoint
 from streamup.config import Config
 from streamup.errors import (
+    AlreadyComplete,
     CheckpointError,
     EmptyBody,
     LengthExceeded,
@@ -48,6 +49,9 @@ DOOR_SECONDS = 0.6
 
 PROMPT_SECONDS = 1.0
 """A sealed upload that the store confirms within this needs no sync of its own: its bytes are there (law 2)."""
+
+MOST_VERSIONS = 1000
+"""Numbered names that are tried for one key: each costs a question to the store."""
 
 SOMEBODY_ELSES = "Somebody else has an unfinished upload under this key. Use another key."
 
@@ -106,6 +110,8 @@ class Uploads:
         existing = self._registry.open_upload(intent.key)
         if existing and existing.upload.subject != subject:
             raise UploadExists(SOMEBODY_ELSES)
+        if existing:
+            existing.require_fresh()
         if existing and policy == "append":
             return await self._take_over(existing, None, intent.body, may_be_empty=False)
         if existing and policy == "reject":
@@ -127,6 +133,11 @@ class Uploads:
             return await self.create(replace(intent.create, policy="reject"), subject)
         if self._registry.open_upload(key):
             raise UploadExists(SOMEBODY_ELSES)
+        ended = await self.newest_ended(key, subject)
+        if ended and ended.state is State.COMPLETE:
+            raise AlreadyComplete(
+                f"The upload of this key is complete, with {ended.size} bytes. Begin at byte 0 for another."
+            )
         raise OffsetMismatch(0, intent.offset, f"No upload of {key} is open. Begin at byte 0.")
 
     async def write(self, writer: Writer, body: Body) -> Live:
@@ -178,17 +189,17 @@ class Uploads:
         live = self._registry.get(upload_id)
         if live is None:
             upload = await self.look(upload_id, subject)
-            raise upload.failure or UploadBusy("This upload is complete.")
-        if live.stale:
-            raise UploadBusy("This upload is being read again after a fault. Ask again in a moment.")
+            raise upload.failure or AlreadyComplete(f"It is the object {upload.key}, with {upload.size} bytes.")
         if live.upload.subject != subject:
             raise _unknown(upload_id)
+        live.require_fresh()
         return live
 
     async def inspect(self, live: Live) -> Upload:
         """The upload with its writer stopped, so that its offset is the place to go on from (law 6)."""
         async with live.turn:
-            await self._registry.stop_writer(live, "a client asked for the offset, to go on with this upload")
+            await self._registry.stop_writer(live, "another client asked where to go on with this upload")
+            live.require_fresh()
             if live.upload.state is State.OPEN:
                 await self._registry.announce(live)
         return live.upload
@@ -231,7 +242,7 @@ class Uploads:
         return self._registry.open_upload(key, subject)
 
     async def newest_ended(self, key: str, subject: str) -> Upload | None:
-        """The upload of this key that ended last, within the time outcomes are kept."""
+        """Of the uploads of this key that have ended, the one created last, while outcomes are kept."""
         record = await self._checkpoint.newest_ended(key)
         return record.upload if record and record.upload.subject == subject else None
 
@@ -258,8 +269,9 @@ class Uploads:
         """Give the upload up. Raises `UploadBusy` once completion was announced (then nobody knows yet)."""
         async with live.turn:
             await self._registry.stop_writer(live, "the upload was cancelled")
+            live.require_fresh()
             if live.upload.state is State.COMPLETE:
-                raise UploadBusy("This upload is complete.")
+                raise AlreadyComplete("There is nothing left to cancel; DELETE the object instead.")
             live.upload.cancel(self._clock())
             await asyncio.shield(self._registry.spawn(self._registry.end(live), f"end {live.upload.id}"))
 
@@ -325,10 +337,13 @@ class Uploads:
         async with live.turn:
             upload.require_open()
             await self._registry.stop_writer(live, "another request went on with this upload")
+            live.require_fresh()
             start = upload.received
             if offset not in {None, start}:
                 await self._registry.announce(live)  # the refusal tells the offset
-            upload.begin_append(offset=offset, length=body.length, seal_at=_seal_at(body, start))
+            adds = may_be_empty or body.content_length != 0
+            seal_at = _seal_at(body, start) if adds else None  # what adds nothing must not end it, now or later
+            upload.begin_append(offset=offset, length=body.length, seal_at=seal_at)
             terms = replace(self._terms(body, start), may_be_empty=may_be_empty)
             return await self._enter(Writer(live, terms, self._clock()))
 
@@ -351,6 +366,7 @@ class Uploads:
         try:
             async with self._registry.committing(writer.live):
                 await self._checkpoint.save(writer.live.upload)
+            writer.live.require_fresh()
         except BaseException:
             writer.live.upload.end_append(self._clock())  # it was never there: the upload may expire
             self._leave(writer)
@@ -364,8 +380,16 @@ class Uploads:
 
     async def _arrived(self, writer: Writer) -> None:
         """The first bytes of a body are here: now an upload that it replaces may go."""
-        if (old := writer.replaces) and old.upload.state is State.OPEN:
-            await asyncio.shield(self._registry.spawn(self.cancel(old), f"replace {old.upload.id}"))
+        if old := writer.replaces:
+            await asyncio.shield(self._registry.spawn(self._give_way(old), f"replace {old.upload.id}"))
+
+    async def _give_way(self, old: Live) -> None:
+        """Policy `replace`: an open upload is cancelled; one that has sealed meanwhile completes, before this one."""
+        async with old.turn:
+            await self._registry.stop_writer(old, "another request replaced this upload")
+            if old.upload.state is State.OPEN and not old.stale:
+                old.upload.cancel(self._clock())
+                await self._registry.end(old)
 
     async def _settle(self, writer: Writer, ending: str | UploadError | SpoolError | None) -> None:
         """The writer has ended: seal, fail, or keep; commit that; let the next one in."""
@@ -397,10 +421,8 @@ class Uploads:
         if not terms.may_be_empty:
             await self._registry.keep(live)
             raise EmptyBody(f"An empty body appends nothing and ends nothing. {_ways_on(live.upload)}")
-        if not (terms.creates and terms.seals):
-            return
         if (
-            terms.chunked
+            (terms.creates and terms.seals and terms.chunked)
             and not terms.insists
             and (writer.replaces or await self._exists(live.upload.key, unsure=True))
         ):
@@ -411,8 +433,6 @@ class Uploads:
                 "object, or insist with ?interrupted=replace."
             )
         await self._arrived(writer)
-
-    # -- the life of a live upload ------------------------------------------------------------------------------
 
     # -- the door -----------------------------------------------------------------------------------------------
 
@@ -470,9 +490,10 @@ class Uploads:
     async def _renamed(self, intent: Create) -> Create:
         """Policy `new`: the first numbered name that is free, created so that it cannot replace anything."""
         path = PurePosixPath(intent.key)
-        for number in range(1, 10_000):
+        for number in range(1, MOST_VERSIONS):
             key = str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
-            if not self._registry[key] and not await self._exists(key):
+            # In this order: nothing may come between a look at our own uploads and the creation.
+            if not await self._exists(key) and not self._registry[key]:
                 description = replace(intent.description, if_none_match=self._store.conditional_writes)
                 return replace(intent, key=key, description=description)
         raise UploadExists(f"There are too many numbered versions of {intent.key}.")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from streamup.accumulator import Accumulator
-from streamup.errors import TooLarge
+from streamup.errors import TooLarge, UploadBusy
 from streamup.upload import Upload
 
 
@@ -109,8 +109,14 @@ class Live:
         self.syncing = asyncio.Lock()
         self.ended = asyncio.Event()
         self.stale = False
+        self.rereads = 0
         self.announced = float("-inf")
         self.drain: asyncio.Task[None] | None = None
+
+    def require_fresh(self) -> None:
+        """Raise `UploadBusy` while memory cannot be trusted: nothing is answered from it, and nothing done (law 4)."""
+        if self.stale:
+            raise UploadBusy("This upload is being read again after a fault of the disk. Ask again in a moment.")
 
     def __repr__(self) -> str:
         return f"<Live {self.upload.id} {self.upload.state} {self.upload.received} writer={self.writer is not None}>"

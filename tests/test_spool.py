@@ -261,8 +261,10 @@ async def test_an_upload_alone_may_take_all_that_newcomers_may():
 
 async def test_the_door_is_open_where_a_newcomer_would_be_served_at_once():
     budget = Budget(80)
-    assert [True, True, False] == [budget.has_room(size) for size in (1, 70, 71)]
-    await budget.reserve("a", 70)
+    assert budget.has_room(81)  # alone, rather than never
+    await budget.reserve("a", 1)
+    assert [True, True, False] == [budget.has_room(size) for size in (1, 69, 70)]
+    await budget.reserve("a", 69)
     assert not budget.has_room(1)
     task = waiting(budget, "b", 30)
     await turns()

@@ -22,7 +22,7 @@ Policy = Literal["reject", "append", "replace", "new"]
 class RequestHead:
     """A request without its body. `headers` ignore case. `content_length` None and not `chunked`: there is no body.
 
-    Exactly one of `key` (route `/objects/{key}`) and `upload_id` (`/uploads/{id}`) is given.
+    `key` stands for the route `/objects/{key}`, `upload_id` for `/uploads/{id}`, neither for `/uploads`.
     """
 
     method: str

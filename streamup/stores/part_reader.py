@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ from typing import Self
 
 from awscrt import checksums
 
-from streamup.errors import SpoolError
+from streamup.errors import SpoolError, StoreUnavailable
 from streamup.stores import PartBody
 
 NOTHING = Path(os.devnull)
@@ -43,6 +44,8 @@ class PartReader:
         try:
             self._file = self._path.open("rb", buffering=0)
         except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:  # it passes
+                raise StoreUnavailable(f"The part file {self._path} cannot be opened now: {error}") from error
             raise SpoolError(f"The part file {self._path} cannot be opened: {error}") from error
         return self
 

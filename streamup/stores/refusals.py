@@ -21,6 +21,18 @@ from streamup.errors import (
 
 CODES: dict[str, type[StoreError]] = {
     "AccessDenied": AccessDenied,
+    # Configuration and quotas: somebody can mend them while the bytes wait in the spool.
+    "AuthorizationHeaderMalformed": AccessDenied,
+    "InvalidAccessKeyId": AccessDenied,
+    "InvalidToken": CredentialsExpired,
+    "KMS.DisabledException": AccessDenied,
+    "KMS.KMSInvalidStateException": AccessDenied,
+    "KMS.NotFoundException": AccessDenied,
+    "OperationAborted": StoreUnavailable,
+    "QuotaExceeded": AccessDenied,
+    "SignatureDoesNotMatch": AccessDenied,
+    "XMinioAdminBucketQuotaExceeded": AccessDenied,
+    "XMinioStorageFull": AccessDenied,
     "BadDigest": BadDigest,
     "ConditionalRequestConflict": StoreConflict,
     "EntityTooSmall": InvalidPart,

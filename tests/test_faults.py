@@ -1,0 +1,542 @@
+"""Faults that reviews have proved, each of which was once a loss, a hang or a wrong answer."""
+
+import asyncio
+import errno
+import logging
+import os
+import time
+from dataclasses import replace
+
+import pytest
+import test_uploads as base
+from test_uploads import (
+    NOBODY,
+    Body,
+    FlakyFiles,
+    append,
+    turns,
+    until,
+)
+
+from streamup import accumulator, cli, registry, uploader
+from streamup.errors import (
+    AlreadyComplete,
+    CheckpointError,
+    EmptyBody,
+    LengthExceeded,
+    SpoolError,
+    StoreRefused,
+    StoreThrottled,
+    StoreUnavailable,
+    UploadBusy,
+    WriterStopped,
+)
+from streamup.spool import Budget
+from streamup.upload import State
+
+no_waiting = base.no_waiting
+store = base.store
+clock = base.clock
+start = base.start
+process = base.process
+
+
+@pytest.fixture(autouse=True)
+def a_busy_disk_is_soon_asked_again(monkeypatch):
+    monkeypatch.setattr(accumulator, "DISK_FULL_SECONDS", 0.001)
+
+
+class Disk(FlakyFiles):
+    """Opens nothing (`append_error`), reads nothing (`read_error`), removes nothing (`unlink_error`), is full (`room`),
+    and a power cut (`cut`) takes what was not synced.
+    """
+
+    append_error = read_error = unlink_error = None
+    room = 1 << 40
+
+    def __init__(self):
+        self.synced = {}
+
+    def append(self, path):
+        if self.append_error:
+            raise OSError(self.append_error, os.strerror(self.append_error))
+        return super().append(path)
+
+    def read(self, path, start, end):
+        if self.read_error:
+            raise OSError(self.read_error, os.strerror(self.read_error))
+        return super().read(path, start, end)
+
+    def unlink(self, path):
+        if self.unlink_error:
+            raise OSError(self.unlink_error, os.strerror(self.unlink_error))
+        super().unlink(path)
+
+    def sync(self, path):
+        super().sync(path)
+        self.synced[path] = path.stat().st_size
+
+    def free(self, directory):  # noqa: ARG002 - the signature is the system's
+        return self.room
+
+    def cut(self, directory):
+        for path in directory.iterdir():
+            os.truncate(path, self.synced.get(path, 0))
+
+
+@pytest.fixture
+def disk(process):
+    process.files = process.spool.files = process.uploader.files = Disk()
+    return process.files
+
+
+def unreadable(process):
+    """From now on the checkpoint does not say what it knows of an upload, until the event is set."""
+    readable, find = asyncio.Event(), process.checkpoint.find
+
+    async def waiting(upload_id):
+        await readable.wait()
+        return await find(upload_id)
+
+    process.checkpoint.find = waiting
+    return readable
+
+
+async def read_again(process, live):
+    """Wait until this upload has given way to what the checkpoint says of it; the fresh one."""
+    await until(lambda: process.uploads._registry.get(live.upload.id) is not live)
+    return process.uploads._registry.get(live.upload.id)
+
+
+async def go_on(process, offset, data):
+    """Append the rest; the upload once it has ended."""
+    writer = await process.uploads.append(append(offset), NOBODY)
+    return await process.uploads.outcome(await process.uploads.write(writer, Body(data)), 5)
+
+
+async def feeding(process, *chunks, **options):
+    """A writer that has fed the first chunk and waits to go on: itself, its body, its task."""
+    writer, body = await process.create(**options), Body(chunks[0], None, *chunks[1:])
+    task = process.running(writer, body)
+    await body.waiting.wait()
+    return writer.live, body, task
+
+
+def idle(process):
+    """Nothing is left behind: no live upload, no budget."""
+    return (len(process.uploads._registry), process.spool.budget.reserved) == (0, 0)
+
+
+# -- empty bodies -------------------------------------------------------------------------------------------------
+
+
+async def test_an_empty_append_seals_nothing_after_a_restart(start, store):
+    async with start() as first:
+        await first.interrupted(b"abcde")
+        with pytest.raises(EmptyBody):
+            await first.send(Body(), policy="append", content_length=0)
+    async with start() as second:
+        [upload] = await second.uploads.look_all(NOBODY)
+        assert (State.OPEN, 5, False) == (upload.state, upload.offset, upload.due)
+        assert (await go_on(second, 5, b"fgh")).state is State.COMPLETE
+    assert store.objects["key"].data == b"abcdefgh"
+
+
+async def test_an_empty_append_that_is_stopped_before_it_feeds_seals_nothing(process, store):
+    live = await process.interrupted(b"abcde")
+    writer = await process.create(policy="append", content_length=0)
+    inspecting = asyncio.create_task(process.uploads.inspect(live))
+    await asyncio.sleep(0)
+    with pytest.raises(WriterStopped):
+        await process.uploads.write(writer, Body())
+    assert (State.OPEN, 5, {}) == ((await inspecting).state, live.upload.offset, store.objects)
+
+
+async def test_a_declared_length_of_0_takes_no_bytes(process, store):
+    with pytest.raises(LengthExceeded):
+        await process.send(Body(b"abc"), length=0)
+    [upload] = await process.uploads.look_all(NOBODY)
+    assert (State.FAILED, {}, True) == (upload.state, store.objects, idle(process))
+
+
+async def test_a_declared_length_of_0_is_an_error_of_the_client(service):
+    answer = await service.ask("PUT", "/objects/a", None, {"Upload-Length": "0"}, chunks=[b"abc"])
+    assert (400, None) == (answer.status, service.data("a"))
+
+
+async def test_an_empty_object_replaces_an_open_upload(process, store):
+    old = await process.interrupted(b"abcde")
+    upload = await process.put(b"", policy="replace", content_length=0)
+    assert (State.COMPLETE, State.CANCELLED) == (upload.state, old.upload.state)
+    assert (b"", True, []) == (store.objects["key"].data, idle(process), process.names())
+
+
+# -- a machine that is busy, or full ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+async def test_a_writer_waits_until_a_part_file_can_be_opened(process, disk, store, number):
+    live, body, writing = await feeding(process, b"x" * 15, b"y" * 10)
+    disk.append_error = number
+    body.go_on.set()
+    await until(lambda: live.upload.received == 20)
+    await turns(100)
+    assert (False, State.OPEN, 20) == (writing.done(), live.upload.state, live.upload.received)
+    disk.append_error = None
+    await process.uploads.outcome(await writing, 5)
+    assert store.objects["key"].data == b"x" * 15 + b"y" * 10
+
+
+async def test_a_sync_that_cannot_open_its_file_fails_nothing(process, disk, store):
+    live, body, writing = await feeding(process, b"abcde", b"fgh")
+    disk.sync_error = errno.EMFILE
+    with pytest.raises(CheckpointError):
+        await process.uploads.announce(live)
+    assert (State.OPEN, False, 0) == (live.upload.state, live.stale, live.upload.offset)
+    body.ending = "reset"
+    body.go_on.set()
+    with pytest.raises(CheckpointError):
+        await writing
+    disk.sync_error = None
+    assert process.uploads.open_upload("key", NOBODY).upload.state is State.OPEN
+    assert (await go_on(process, 8, b"ij")).state is State.COMPLETE
+    assert store.objects["key"].data == b"abcdefghij"
+
+
+async def test_an_upload_that_is_read_again_while_no_file_can_be_opened_loses_nothing(process, disk, store):
+    live = await process.interrupted(b"abcde")
+    disk.read_error = errno.EMFILE
+    process.checkpoint.failing = ["save"]
+    with pytest.raises(CheckpointError):
+        await process.uploads.append(append(5), NOBODY)
+    await asyncio.sleep(0.1)
+    disk.read_error = None
+    assert await read_again(process, live), "it has failed"
+    await go_on(process, 5, b"fgh")
+    assert store.objects["key"].data == b"abcdefgh"
+
+
+async def test_a_part_is_begun_only_above_the_floor_of_the_disk(process, disk, store):
+    process.spool.floor = 100
+    live, body, writing = await feeding(process, b"x" * 5, b"y" * 10)
+    disk.room = 109
+    body.go_on.set()
+    await until(lambda: live.upload.received == 10)
+    await asyncio.sleep(0.02)
+    assert (10, False) == (live.upload.received, writing.done()), "what was begun fills, and no more is begun"
+    disk.room = 110
+    await process.uploads.outcome(await writing, 5)
+    assert store.objects["key"].data == b"x" * 5 + b"y" * 10
+
+
+async def test_a_writer_that_waits_for_the_disk_can_be_stopped(process, disk):
+    process.spool.floor = 100
+    live, body, writing = await feeding(process, b"x" * 10, b"y" * 10)
+    disk.room = 0
+    body.go_on.set()
+    await asyncio.sleep(0.01)
+    upload = await process.uploads.inspect(live)
+    with pytest.raises(WriterStopped):
+        await writing
+    assert 10 == upload.received == upload.offset
+
+
+async def test_a_part_larger_than_the_whole_budget_goes_alone():
+    budget = Budget(80)
+    await budget.reserve("small", 5)
+    large = asyncio.create_task(budget.reserve("large", 100))
+    behind = asyncio.create_task(budget.reserve("behind", 5))
+    await turns()
+    assert (False, False, 5) == (large.done(), behind.done(), budget.reserved)
+    budget.release("small", 5)
+    await turns()
+    assert (True, False, 100) == (large.done(), behind.done(), budget.reserved)
+    budget.release("large", 100)
+    await turns()
+    assert (True, 5) == (behind.done(), budget.reserved)
+
+
+# -- a checkpoint that fails --------------------------------------------------------------------------------------
+
+
+async def test_a_stale_upload_still_holds_its_key(process, store):
+    live = await process.interrupted(b"abcde")
+    readable = unreadable(process)
+    process.checkpoint.failing = ["save"]
+    with pytest.raises(CheckpointError):
+        await process.uploads.append(append(5), NOBODY)
+    for policy in ("reject", "append", "replace", "new"):
+        with pytest.raises(UploadBusy):
+            await process.create(policy=policy)
+    for intent in (append(5), append(5, upload_id=live.upload.id)):
+        with pytest.raises(UploadBusy):
+            await process.uploads.append(intent, NOBODY)
+    with pytest.raises(UploadBusy):
+        await process.uploads.cancel(live)
+    readable.set()
+    assert (await read_again(process, live)).upload.received == 5
+    assert (await go_on(process, 5, b"fgh")).state is State.COMPLETE
+    assert (b"abcdefgh", True) == (store.objects["key"].data, idle(process))
+
+
+async def test_no_offset_of_a_stale_upload_is_told_or_committed(process):
+    live, body, writing = await feeding(process, b"abcde")
+    readable, find = unreadable(process), type(process.checkpoint).find
+    process.checkpoint.failing = ["announce"]
+    with pytest.raises(CheckpointError):
+        await process.uploads.announce(live)
+    body.go_on.set()
+    with pytest.raises(CheckpointError):
+        await writing
+    for question in (process.uploads.announce, process.uploads.inspect):
+        with pytest.raises(UploadBusy):
+            await question(live)
+    assert (await find(process.checkpoint, live.upload.id)).upload.offset == 0
+    readable.set()
+    fresh = await read_again(process, live)
+    assert (5, 5) == (await process.uploads.announce(fresh), (await process.uploads.inspect(fresh)).offset)
+
+
+async def test_a_takeover_that_queued_while_a_commit_failed_does_not_enter(process, store):
+    live = await process.interrupted(b"abcde")
+    readable = unreadable(process)
+    async with live.turn:
+        queued = asyncio.create_task(process.uploads.append(append(5), NOBODY))
+        await turns()
+        process.checkpoint.failing = ["save"]
+        with pytest.raises(CheckpointError):
+            await process.uploads._registry.keep(live)
+    with pytest.raises(UploadBusy):
+        await queued
+    readable.set()
+    await read_again(process, live)
+    assert process.spool.budget.reserved == 5
+    await go_on(process, 5, b"fgh")
+    assert (b"abcdefgh", True) == (store.objects["key"].data, idle(process))
+
+
+async def test_a_sync_that_failed_stays_failed_although_that_was_not_committed_at_once(process, disk):
+    live, body, writing = await feeding(process, b"abcde")
+    disk.sync_error = errno.EIO
+    process.checkpoint.failing = ["save"]
+    with pytest.raises((CheckpointError, SpoolError)):
+        await process.uploads.announce(live)
+    disk.sync_error = None
+    body.go_on.set()
+    await asyncio.gather(writing, return_exceptions=True)
+    assert await read_again(process, live) is None
+    record = await process.checkpoint.find(live.upload.id)
+    assert (State.FAILED, 0) == (record.upload.state, record.upload.offset)
+    assert (None, True, []) == (process.uploads.open_upload("key", NOBODY), idle(process), process.names())
+
+
+async def test_a_committed_offset_never_falls(process):
+    live = await process.interrupted(b"abcde")
+    await process.checkpoint.save(replace(live.upload, offset=0, touched=7.0))
+    record = await process.checkpoint.find(live.upload.id)
+    assert (5, 7.0) == (record.upload.offset, record.upload.touched)
+
+
+# -- power cuts ---------------------------------------------------------------------------------------------------
+
+
+async def test_offsets_that_were_told_survive_a_power_cut_while_a_single_object_is_stored(start, store):
+    gate = store.hold("put_object")
+    async with start() as first:
+        disk = first.files = first.spool.files = first.uploader.files = Disk()
+        live = await first.interrupted(b"abcd")
+        assert live.upload.offset == 4
+        writer = await first.uploads.append(append(4, content_length=4), NOBODY)
+        await first.uploads.write(writer, Body(b"efgh"))
+        await gate.reached()
+        assert live.upload.state is State.COMPLETING
+    disk.cut(first.spool.directory)
+    gate.release()
+    async with start("another boot") as second:
+        await until(lambda: not len(second.uploads._registry))
+        upload = await second.uploads.newest_ended("key", NOBODY)
+        assert (State.COMPLETE, None) == (upload.state, upload.reason)
+    assert store.objects["key"].data == b"abcdefgh"
+
+
+# -- drains and upkeep --------------------------------------------------------------------------------------------
+
+
+async def test_an_orphan_hunt_that_waits_out_an_outage_spares_a_successor(process, store):
+    outage = store.hold("create_multipart")
+    live, body, writing = await feeding(process, b"x" * 15)
+    await outage.reached()
+    body.ending = "reset"
+    body.go_on.set()
+    with pytest.raises(WriterStopped):
+        await writing
+    hunt = store.hold("list_multiparts")
+    writer, body = await process.create(policy="replace"), Body(b"y" * 25, None, b"z" * 10)
+    writing = process.running(writer, body)
+    await hunt.reached()
+    outage.release()
+    await asyncio.sleep(0.1)
+    hunt.release()
+    body.go_on.set()
+    upload = await process.uploads.outcome(await writing, 5)
+    assert (State.COMPLETE, State.CANCELLED) == (upload.state, live.upload.state)
+    assert ([], b"y" * 25 + b"z" * 10) == (
+        [effect for effect in store.effects if effect[0] == "abort_multipart"],
+        store.objects["key"].data,
+    )
+
+
+@pytest.mark.parametrize("operation", ["put_object", "head", "create_multipart", "put_part", "complete_multipart"])
+async def test_a_drain_that_meets_the_unexpected_is_read_again_and_completes(process, store, operation):
+    data = b"abc" if operation in {"put_object", "head"} else b"0123456789" * 2 + b"abc"
+    sent = asyncio.Event()
+
+    async def plan(called, number):
+        if called == operation and number == 1:
+            await sent.wait()
+            raise OSError(errno.EIO, "as the test wants it")
+
+    store.plan = plan
+    await process.send(Body(data), content_length=len(data))
+    sent.set()
+    await until(lambda: idle(process))
+    assert (data, []) == (store.objects["key"].data, process.names())
+
+
+async def test_a_drain_that_dies_again_and_again_does_not_keep_the_machine_busy(process, store):
+    async def plan(called, _):
+        if called == "put_object":
+            raise OSError(errno.EIO, "as the test wants it")
+
+    store.plan = plan
+    await process.send(Body(b"abc"), content_length=3)
+    await asyncio.sleep(0.3)
+    assert store.calls["put_object"] < 10
+
+
+async def test_a_completion_that_cannot_sync_now_does_not_keep_the_machine_busy(process, disk, store, monkeypatch):
+    await process.interrupted(b"abcd")
+    syncs = []
+
+    def sync(path):
+        syncs.append(path)
+        raise OSError(errno.EMFILE, "as the test wants it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "sync", sync)
+        writer = await process.uploads.append(append(4, content_length=4), NOBODY)
+        await process.uploads.write(writer, Body(b"efgh"))
+        await asyncio.sleep(0.3)
+    assert len(syncs) < 10
+    await until(lambda: idle(process))
+    assert store.objects["key"].data == b"abcdefgh"
+
+
+async def test_a_file_that_cannot_be_removed_ends_no_drain_and_keeps_no_budget(process, disk, store):
+    disk.unlink_error = errno.EIO
+    upload = await process.put(b"x" * 25)
+    assert (State.COMPLETE, 25, True) == (upload.state, len(store.objects["key"].data), idle(process))
+
+
+async def test_upkeep_goes_on_after_an_unexpected_error(start, clock, monkeypatch):
+    monkeypatch.setattr(registry, "UPKEEP_SECONDS", 0.01)
+    async with start(expire_seconds=100) as process:
+        forget, forgotten = process.checkpoint.forget, []
+
+        async def forgetting(before):
+            forgotten.append(before)
+            if len(forgotten) == 1:
+                raise RuntimeError("as the test wants it")
+            await forget(before)
+
+        process.checkpoint.forget = forgetting
+        live = await process.interrupted(b"abcde")
+        await until(lambda: forgotten)
+        clock.now += 101
+        async with asyncio.timeout(5):
+            await live.ended.wait()
+        assert live.upload.state is State.EXPIRED
+
+
+class Latest:
+    """The longest of all waits."""
+
+    def uniform(self, _, most):
+        return most
+
+
+async def paused(process, error):
+    """How long the longest pause takes while the store answers others all the time."""
+    process.uploader._jitter = Latest()
+    began = time.monotonic()
+    pause = asyncio.create_task(process.uploader.pause(0, error))
+    while not pause.done():
+        process.uploader.answered()
+        await asyncio.sleep(0.005)
+    return time.monotonic() - began
+
+
+async def test_a_throttled_pause_is_not_cut_short_by_the_successes_of_others(process, monkeypatch):
+    monkeypatch.setattr(uploader, "BACKOFF_FIRST_SECONDS", 0.2)
+    monkeypatch.setattr(uploader, "BACKOFF_MOST_SECONDS", 0.2)
+    assert await paused(process, StoreThrottled("slow down")) >= 0.19
+
+
+async def test_a_pause_has_a_minimum_and_then_ends_with_the_success_of_others(process, monkeypatch):
+    monkeypatch.setattr(uploader, "BACKOFF_FIRST_SECONDS", 2.0)
+    monkeypatch.setattr(uploader, "BACKOFF_MOST_SECONDS", 2.0)
+    assert 0.19 <= await paused(process, StoreUnavailable("away")) < 1.5
+
+
+async def test_the_store_is_asked_again_after_it_has_refused_a_probe(process, monkeypatch, caplog):
+    answers = [StoreUnavailable("away"), StoreRefused("the bucket is being moved"), None]
+
+    async def probe(_):
+        if answer := answers.pop(0):
+            raise answer
+
+    monkeypatch.setattr(cli, "_probe", probe)
+    monkeypatch.setattr(cli, "PROBE_AGAIN_SECONDS", 0.001)
+    process.uploader.opened.clear()
+    with caplog.at_level(logging.ERROR):
+        await cli._probe_later(process.store, process.uploader)
+    assert (True, []) == (process.uploader.opened.is_set(), answers)
+    assert "the bucket is being moved" in caplog.text
+
+
+# -- keys ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+async def test_two_new_versions_at_once_get_different_names(process, store, conditional):
+    store.conditional_writes = conditional
+    await process.interrupted(b"abcde")
+    writers = await asyncio.gather(process.create(policy="new"), process.create(policy="new"))
+    assert ["key-1", "key-2"] == sorted(writer.live.upload.key for writer in writers)
+
+
+async def test_a_predecessor_that_seals_while_it_is_replaced_completes_first(process, store):
+    gate = store.hold("put_object")
+    old, _, writing = await feeding(process, b"old", content_length=3)
+    new = await process.send(Body(b"new"), policy="replace")
+    assert await writing is old
+    await gate.reached()
+    gate.release()
+    for live in (old, new):
+        assert (await process.uploads.outcome(live, 5)).state is State.COMPLETE
+    assert [("put_object", "key", None)] * 2 == store.effects
+    assert store.objects["key"].data == b"new"
+
+
+async def test_a_range_beyond_the_start_of_a_complete_upload_is_too_late(process):
+    upload = await process.put(b"abc")
+    for intent in (append(2), append(3), append(3, upload_id=upload.id)):
+        with pytest.raises(AlreadyComplete):
+            await process.uploads.append(intent, NOBODY)
+
+
+async def test_a_range_beyond_the_start_of_a_complete_upload_is_a_conflict(service):
+    assert (await service.ask("PUT", "/objects/a", b"abc")).status in {200, 201}
+    answer = await service.ask("PUT", "/objects/a", b"def", {"Content-Range": "bytes 3-5/6"})
+    assert (409, b"abc") == (answer.status, service.data("a"))
+    assert answer.json["title"] == AlreadyComplete.title
