@@ -100,9 +100,12 @@ class SecretOption(click.Option):
         if value:
             raise click.UsageError(f"Both {self.envvar} and {file_variable} are set. Keep one of them.", ctx)
         try:
-            return Path(path).read_text(encoding="utf-8").strip() or None
+            secret = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise click.UsageError(f"{file_variable}: {path} cannot be read: {error}", ctx) from error
+        if not secret:  # who names a file for a key does not want to run without one
+            raise click.UsageError(f"{file_variable}: {path} is empty. Write the secret into it, or unset it.", ctx)
+        return secret
 
 
 def _parameter(field: str, option: Option) -> click.Option:

@@ -378,13 +378,11 @@ class Server:
         if rate is None:  # with a live writer the number would be old before it arrives, and HEAD is there to stop it
             headers["Upload-Offset"] = str(upload.offset)
             headers["Upload-Complete"] = "?1" if upload.state is State.COMPLETE else "?0"
-        return web.json_response(self._document(upload), headers=headers)
+        return _json(self._document(upload), headers=headers)
 
     async def _list(self, subject: str) -> web.Response:
         uploads = await self._uploads.look_all(subject)
-        return web.json_response(
-            {"uploads": [self._document(upload) for upload in uploads]}, headers={"Cache-Control": "no-store"}
-        )
+        return _json({"uploads": [self._document(upload) for upload in uploads]}, headers={"Cache-Control": "no-store"})
 
     def _document(self, upload: Upload) -> dict[str, object]:
         rate = self._uploads.rate(upload.id) if upload.state in LIVE else None
@@ -479,7 +477,13 @@ def _decoded(text: str) -> str:
 def _response(head: ResponseHead) -> web.Response:
     if head.document is None:
         return web.Response(status=head.status, headers=head.headers)
-    return web.json_response(head.document, status=head.status, headers=head.headers)
+    return _json(head.document, status=head.status, headers=head.headers)
+
+
+def _json(document: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str]) -> web.Response:
+    """A JSON document that ends its line: most of those who read it sit at a terminal."""
+    text = json.dumps(document) + "\n"
+    return web.Response(status=status, headers=headers, text=text, content_type="application/json")
 
 
 def _object_response(stored: StoredObject) -> web.Response:
@@ -507,7 +511,10 @@ def _refusal(error: StreamupError, exchange: Exchange | None, *, instead_of_cont
         headers["WWW-Authenticate"] = 'Basic realm="streamup", charset="UTF-8", Bearer realm="streamup"'
     problem = _problem(error, status)
     return web.Response(
-        status=status, headers=headers, body=json.dumps(problem).encode(), content_type="application/problem+json"
+        status=status,
+        headers=headers,
+        body=json.dumps(problem).encode() + b"\n",
+        content_type="application/problem+json",
     )
 
 

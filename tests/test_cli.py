@@ -615,3 +615,9 @@ def test_sizes_for_people(size, text):
 
 def test_text_for_terminals():
     assert printable("käse\n\x1b\x85\udc80") == r"käse\n\x1b\x85\udc80"
+
+
+def test_a_secret_file_that_is_empty_is_refused(configure, tmp_path):
+    empty = tmp_path / "key"
+    empty.touch()
+    assert "is empty" in configure("--local", env={"STREAMUP_API_KEY_FILE": str(empty)})
