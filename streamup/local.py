@@ -46,6 +46,7 @@ from urllib.parse import quote
 import aiohttp
 
 from streamup.errors import ConfigError
+from streamup.recovery import boot_id
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ class LocalStore:
 
     async def _repair(self) -> None:
         """Rebuild the volume indexes if the machine went down before they were synced: data may be missing in them."""
-        if self._state.born is None or self._state.born.startswith(_boot()):
+        if self._state.born is None or self._state.born.startswith(boot_id()):
             return
         log.warning("the machine went down before SeaweedFS was stopped; rebuilding its volume indexes")
         log.info(await asyncio.to_thread(_output, self._weed, "-logtostderr=true", "fix", str(self._objects)))
@@ -412,12 +413,6 @@ def _free(port: int) -> bool:
     return True
 
 
-def _boot() -> str:
-    if sys.platform == "linux":
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return _output("sysctl", "-n", "kern.bootsessionuuid")
-
-
 def _born(pid: int) -> str | None:
     """When this process was started, and in which boot; None if there is no such process, or only its zombie."""
     if sys.platform == "linux":
@@ -431,7 +426,7 @@ def _born(pid: int) -> str | None:
     else:
         state, _, started = _output("ps", "-o", "state=", "-o", "lstart=", "-p", str(pid)).partition(" ")
         gone = state.startswith("Z") or not started
-    return None if gone else f"{_boot()} {started.strip()}"
+    return None if gone else f"{boot_id()} {started.strip()}"
 
 
 def _output(*command: str, stdin: str = "", seconds: float | None = None) -> str:

@@ -376,7 +376,7 @@ class Registry:
             log.warning("upkeep: %s", error)
 
     async def _expire(self, live: Live, now: float) -> None:
-        async with live.turn:
+        async with live.entry:
             at = live.upload.expires(self._expire_seconds)
             if live.writer is None and at is not None and at <= now and not live.stale:
                 live.upload.expire(now)

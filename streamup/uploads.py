@@ -1,6 +1,6 @@
 """What a request may do with uploads: create, append, inspect, look, cancel; the door, and one writer each (law 6).
 
-Newcomers queue at `Live.turn`, stop the writer that is there, wait until it has settled, and go on from there.
+Newcomers queue at `Live.entry`, stop the writer that is there, wait until it has settled, and go on from there.
 What keeps uploads alive between requests is `registry`'s business.
 """
 
@@ -197,7 +197,7 @@ class Uploads:
 
     async def inspect(self, live: Live) -> Upload:
         """The upload with its writer stopped, so that its offset is the place to go on from (law 6)."""
-        async with live.turn:
+        async with live.entry:
             await self._registry.stop_writer(live, "another client asked where to go on with this upload")
             live.require_fresh()
             if live.upload.state is State.OPEN:
@@ -267,7 +267,7 @@ class Uploads:
 
     async def cancel(self, live: Live) -> None:
         """Give the upload up. Raises `UploadBusy` once completion was announced (then nobody knows yet)."""
-        async with live.turn:
+        async with live.entry:
             await self._registry.stop_writer(live, "the upload was cancelled")
             live.require_fresh()
             if live.upload.state is State.COMPLETE:
@@ -334,7 +334,7 @@ class Uploads:
         `offset` None is the policy `append`: wherever the upload is; an empty body then adds and seals nothing.
         """
         upload = live.upload
-        async with live.turn:
+        async with live.entry:
             upload.require_open()
             await self._registry.stop_writer(live, "another request went on with this upload")
             live.require_fresh()
@@ -385,7 +385,7 @@ class Uploads:
 
     async def _give_way(self, old: Live) -> None:
         """Policy `replace`: an open upload is cancelled; one that has sealed meanwhile completes, before this one."""
-        async with old.turn:
+        async with old.entry:
             await self._registry.stop_writer(old, "another request replaced this upload")
             if old.upload.state is State.OPEN and not old.stale:
                 old.upload.cancel(self._clock())

@@ -99,13 +99,18 @@ class Writer:
 
 
 class Live:
-    """An upload in memory, and what moves it."""
+    """An upload in memory, and what moves it.
+
+    `entry` is held by a newcomer from stopping the old writer to being the new one; `syncing` during a sync, so that
+    those who ask together share it; `announced` is when the last one was. `ended` is set once nothing moves any more.
+    `stale`: a commit failed, so memory may be wrong; `rereads` counts how often that has happened to this upload.
+    """
 
     def __init__(self, upload: Upload, accumulator: Accumulator) -> None:
         self.upload = upload
         self.accumulator = accumulator
         self.writer: Writer | None = None
-        self.turn = asyncio.Lock()
+        self.entry = asyncio.Lock()
         self.syncing = asyncio.Lock()
         self.ended = asyncio.Event()
         self.stale = False

@@ -50,17 +50,24 @@ def until(condition: Callable[[], Any], seconds: float = 20, what: str = "the co
     return value
 
 
+_given_out: set[int] = set()
+
+
 def free_ports(count: int) -> list[int]:
     """Below the range that outgoing connections and SeaweedFS take theirs from, so that a restart finds them free.
 
-    Each process of a parallel run (pytest-xdist) has a range of its own: a port is free while its server is dead.
+    A port looks free while its server is dead: none is given out twice, and each process of a parallel run
+    (pytest-xdist) has a range of its own.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
     ports: list[int] = []
     for port in random.SystemRandom().sample(range(3_000 + 1_000 * worker, 4_000 + 1_000 * worker), 500):
+        if port in _given_out:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             ports.append(port)
+            _given_out.add(port)
         if len(ports) == count:
             return ports
     raise OSError("no free ports")

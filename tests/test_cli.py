@@ -470,7 +470,7 @@ async def test_status_by_id_or_key_never_disturbs(routes, name):
     assert result.exit_code == 0
     fields = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
     assert fields["id"] == "id1"
-    assert fields["received"] == "6.0 MiB"
+    assert fields["received"] == "6.0 MiB (6291456 bytes)"
     assert fields["parts"] == "1 in the store"
     assert "reason" not in fields
     assert json.loads((await run(routes, "status", name, "--json")).stdout) == upload(1)

@@ -300,7 +300,7 @@ async def test_no_offset_of_a_stale_upload_is_told_or_committed(process):
 async def test_a_takeover_that_queued_while_a_commit_failed_does_not_enter(process, store):
     live = await process.interrupted(b"abcde")
     readable = unreadable(process)
-    async with live.turn:
+    async with live.entry:
         queued = asyncio.create_task(process.uploads.append(append(5), NOBODY))
         await turns()
         process.checkpoint.failing = ["save"]

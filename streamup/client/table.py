@@ -42,7 +42,13 @@ def upload_details(upload: Mapping[str, Any]) -> str:
     stored = fields.get("object")
     if stored:
         fields["object"] = ", ".join(f"{name} {_cell(name, value)}" for name, value in stored.items())
-    return _aligned([[name, _cell(name, value)] for name, value in fields.items()])
+    return _aligned([[name, _exactly(name, value)] for name, value in fields.items()])
+
+
+def _exactly(name: str, value: object) -> str:
+    """As in the table, and sizes to the byte: an offset is what one goes on with."""
+    cell = _cell(name, value)
+    return f"{cell} ({value} bytes)" if isinstance(value, int) and name in _SIZES else cell
 
 
 def _cell(name: str, value: object) -> str:

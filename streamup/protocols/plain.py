@@ -409,7 +409,7 @@ def upload_document(
         "offset": upload.offset,
         "received": upload.received,
         "stored": upload.size if upload.state is State.COMPLETE else upload.stored,
-        "length": upload.length if upload.size is None else upload.size,
+        "length": next((n for n in (upload.size, upload.length, upload.seal_at) if n is not None), None),
         "writer": writing,
         "rate": rate,
         "created": _time(upload.created),
