@@ -107,7 +107,7 @@ class OffsetMismatch(UploadError):
 class UploadExists(UploadError):
     """An open upload has this key, and the policy `interrupted` is `reject` (offset None: it is somebody else's)."""
 
-    title = "An interrupted upload has this key"
+    title = "An unfinished upload has this key"
 
     def __init__(self, detail: str, upload_id: str | None = None, offset: int | None = None) -> None:
         super().__init__(detail)
@@ -132,7 +132,7 @@ class UploadBusy(UploadError):
 class WriterStopped(UploadError):
     """The append ended before its body did. What arrived is kept; `offset` is where to go on."""
 
-    title = "The append was interrupted"
+    title = "The upload was interrupted"
 
     def __init__(self, detail: str, offset: int) -> None:
         super().__init__(detail, expected_offset=offset)

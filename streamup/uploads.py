@@ -116,7 +116,7 @@ class Uploads:
             return await self._take_over(existing, None, intent.body, may_be_empty=False)
         if existing and policy == "reject":
             await self._registry.announce(existing)
-            raise _exists(existing.upload)
+            raise _exists(existing)
         if existing and policy == "new":
             intent = await self._renamed(intent)
         return await self._create(intent, subject, existing if policy == "replace" else None)
@@ -159,8 +159,10 @@ class Uploads:
         upload = writer.live.upload
         if writer.live.stale:
             raise CheckpointError("the upload is being read again")
-        if ending is not None and upload.state is State.OPEN:
-            raise WriterStopped(f"{ending}; {upload.offset} bytes are kept. {_ways_on(upload)}", upload.offset)
+        if ending is not None and not writer.sealed:  # also if somebody else has sealed it since: not all of this body
+            raise upload.failure or WriterStopped(
+                f"{ending[:1].upper()}{ending[1:]}. {_ways_on(upload)}", upload.offset
+            )
         return writer.live
 
     async def outcome(self, live: Live, seconds: float) -> Upload:
@@ -410,6 +412,7 @@ class Uploads:
                 await self._check_empty(writer)
             if upload.due or (ending is None and _is_all(writer)):
                 await self._registry.seal(live)
+                writer.sealed = True
             if upload.state is State.OPEN:
                 await self._registry.keep(live)
         finally:
@@ -525,8 +528,9 @@ def _is_all(writer: Writer) -> bool:
     return writer.terms.seals and (limit is None or writer.live.upload.received == limit)
 
 
-def _exists(upload: Upload) -> UploadExists:
-    return UploadExists(_ways_on(upload), upload.id, upload.offset)
+def _exists(live: Live) -> UploadExists:
+    warning = "Somebody is sending to this key now, and going on would stop them. " if live.writer else ""
+    return UploadExists(warning + _ways_on(live.upload), live.upload.id, live.upload.offset)
 
 
 def _ways_on(upload: Upload) -> str:

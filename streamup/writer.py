@@ -51,6 +51,7 @@ class Writer:
         self.replaces = replaces
         self.settled = asyncio.Event()
         self.stopped: str | None = None
+        self.sealed = False
         self._scope: asyncio.Timeout | None = None
 
     @property

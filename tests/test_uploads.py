@@ -291,7 +291,7 @@ async def test_an_interrupted_body_is_kept_durable_and_told(process, store):
     with pytest.raises(WriterStopped) as stopped:
         await process.send(Body(b"x" * 13, interrupted="reset by the client"))
     assert stopped.value.offset == 13
-    assert "reset by the client; 13 bytes are kept" in stopped.value.detail
+    assert "Reset by the client. 13 bytes of an unfinished upload are kept" in stopped.value.detail
     record = await process.checkpoint.find(process.uploads.open_upload("key", NOBODY).upload.id)
     assert (13, State.OPEN, {}) == (record.upload.offset, record.upload.state, store.objects)
 
@@ -633,9 +633,8 @@ async def test_a_cancellation_stops_the_writer(process):
     writing = process.running(await process.create(), body)
     await body.waiting.wait()
     await process.uploads.cancel(process.uploads.open_upload("key", NOBODY))
-    live = await writing
     with pytest.raises(Gone):
-        await process.uploads.outcome(live, 5)
+        await writing
     assert process.spool.budget.reserved == 0
 
 
@@ -1014,3 +1013,17 @@ async def test_seals_go_on_counting_after_a_restart(start, store):
         assert live.upload.sealed_order == 2
         await second.uploads.outcome(live, 5)
     assert store.objects["key"].data == b"second"
+
+
+async def test_a_stopped_writer_is_not_told_of_a_success_that_is_not_its_own(process):
+    """Its client had more to send; that somebody sealed what there was is no answer to it."""
+    writer = await process.create()
+    body = Body(b"abc", None)
+    writing = process.running(writer, body)
+    await until(lambda: writer.live.upload.received == 3)
+    await process.uploads.inspect(writer.live)
+    newcomer = await process.uploads.append(append(3, upload_id=writer.live.upload.id), NOBODY)
+    await process.uploads.outcome(await process.uploads.write(newcomer, Body()), 5)
+    assert writer.live.upload.state is State.COMPLETE
+    with pytest.raises(WriterStopped):
+        await writing
