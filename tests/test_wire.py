@@ -165,7 +165,7 @@ async def test_an_idle_client_is_interrupted(start_service):
     client, _ = await service.begin()
     answer = refused(await client.answer(), 409, expected_offset=len(START))
     assert answer.headers["connection"] == "close"
-    assert "no byte came for 0.3 s" in answer.detail
+    assert "No byte came for 0.3 s" in answer.detail
     await client.ended(seconds=4)
 
 
