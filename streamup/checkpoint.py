@@ -1,8 +1,8 @@
 """The checkpoint: what streamup must still know after the power was cut, in SQLite. No other room holds SQL.
 
 One connection in one thread. Each public coroutine is one transaction: when it returns, the change is on the disk
-(WAL, `synchronous=FULL`); when it raises `CheckpointError`, nothing has changed. Transactions that wait at the same
-time share one commit, so a hundred uploads do not pay for a hundred syncs. A cancelled caller does not stop its
+(WAL, `synchronous=FULL`); when it raises `CheckpointError`, what is there must be read again. Those that wait at the
+same time share one commit, so a hundred uploads do not pay for a hundred syncs. A cancelled caller does not stop its
 transaction, and need not: each of them records something that has already happened, or announces an act that its
 caller then does not begin.
 

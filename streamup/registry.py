@@ -307,10 +307,8 @@ class Registry:
             live.drain.cancel()
             await asyncio.wait([live.drain])
         while True:
-            if (
-                live.rereads
-            ):  # a fault that lasts: the first attempt is made at once, the others further and further apart
-                await asyncio.sleep(min(REREAD_SECONDS * 2**live.rereads, UPKEEP_SECONDS))
+            if live.rereads:  # a fault that lasts: the first attempt is made at once, the others ever further apart
+                await asyncio.sleep(min(REREAD_SECONDS * 2 ** min(live.rereads, 10), UPKEEP_SECONDS))
             live.rereads += 1
             try:
                 await self._replace(live)

@@ -1,5 +1,5 @@
 """The aiohttp application: from a socket to an intent, from an outcome to an answer. What the contract says of HTTP
-as such is here; what a protocol says is in protocols/, what an upload may do is in upload.py.
+as such is here; what a protocol says is in protocols/, what an upload may do in upload.py.
 
 Every request takes the same way: authority, syntax, then the one `match` on intents. `100 Continue` is sent by the
 body when somebody begins to read it, so every refusal before that stands in its place. A refusal that leaves a body

@@ -823,13 +823,17 @@ async def test_a_receipt_that_was_not_committed_sends_the_part_again(process, st
     assert (b"x" * 10 + b"y", [], {}) == (store.objects["key"].data, process.names(), store.multiparts)
 
 
-async def test_reading_again_over_and_over_holds_no_more_budget(process, monkeypatch):
+def sleep_shortly(monkeypatch):
     real_sleep = asyncio.sleep
 
     async def shortly(seconds):
         await real_sleep(min(seconds, 0.001))
 
     monkeypatch.setattr(registry.asyncio, "sleep", shortly)
+
+
+async def test_reading_again_over_and_over_holds_no_more_budget(process, monkeypatch):
+    sleep_shortly(monkeypatch)
     writer = await process.create()
     process.checkpoint.failing = ["save"] * 4
     with pytest.raises(CheckpointError):
@@ -1027,3 +1031,13 @@ async def test_a_stopped_writer_is_not_told_of_a_success_that_is_not_its_own(pro
     assert writer.live.upload.state is State.COMPLETE
     with pytest.raises(WriterStopped):
         await writing
+
+
+async def test_a_fault_that_lasts_for_days_ends_some_day(process, monkeypatch):
+    sleep_shortly(monkeypatch)
+    live = await process.interrupted(b"abc")
+    live.rereads = 5000  # half a minute apart: two days
+    process.checkpoint.failing = ["save"]
+    with pytest.raises(CheckpointError):
+        await process.uploads.append(append(3, upload_id=live.upload.id), NOBODY)
+    await until(lambda: process.uploads.open_upload("key", NOBODY) not in {None, live})

@@ -35,15 +35,23 @@ class Wire:
     requests: list[Request] = field(default_factory=list)
     answers: deque = field(default_factory=deque)
     reply: Callable[[Request], bytes] = lambda _: answer(200, ETag='"e"')
+    connections: set[asyncio.Task] = field(default_factory=set)
 
     async def serve(self, reader, writer):
+        self.connections.add(asyncio.current_task())
         try:
             while True:
                 await self._exchange(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # cancelled by `end`: one that never reads does not notice that its client has gone
         finally:
             writer.close()
+
+    async def end(self):
+        """No connection outlives the test, not even a deaf one."""
+        for connection in self.connections:
+            connection.cancel()
+        await asyncio.gather(*self.connections)
 
     async def _exchange(self, reader, writer):
         line, *fields = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
@@ -100,3 +108,4 @@ async def wire():
     wire.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     yield wire
     server.close()
+    await wire.end()
