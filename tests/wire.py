@@ -51,7 +51,7 @@ class Wire:
         """No connection outlives the test, not even a deaf one."""
         for connection in self.connections:
             connection.cancel()
-        await asyncio.gather(*self.connections)
+        await asyncio.gather(*self.connections, return_exceptions=True)
 
     async def _exchange(self, reader, writer):
         line, *fields = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
