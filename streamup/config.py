@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from hashlib import sha256
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from streamup.errors import ConfigError
+from streamup.keys import check_template
 from streamup.layout import GIB, MIB
 
 InterruptedPolicy = Literal["reject", "append", "replace", "new"]
@@ -131,6 +132,30 @@ def _parse_host(text: str) -> str:
     return text.strip("[]").rstrip(".").lower()
 
 
+def _parse_network(text: str) -> IPv4Network | IPv6Network:
+    """An address or a network. Bits beside the mask are refused: whoever wrote 10.0.0.5/8 may not mean 10.0.0.0/8."""
+    try:
+        network = ip_network(text.strip(), strict=False)
+    except ValueError as error:
+        raise ConfigError(
+            f"{text!r} is neither an address nor a network. Write it as 10.0.0.5, 10.0.0.0/8 or fd00::/8."
+        ) from error
+    try:
+        return ip_network(text.strip())
+    except ValueError as error:
+        raise ConfigError(
+            f"{text!r} has bits beside its mask. Write {network} for all of the network, or the address alone."
+        ) from error
+
+
+def _parse_template(text: str) -> str:
+    try:
+        check_template(text)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return text
+
+
 def parse_url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -219,6 +244,13 @@ class Config:
     interrupted: InterruptedPolicy = _choice(
         "interrupted", get_args(InterruptedPolicy), "reject", "What a plain PUT to an interrupted key does."
     )
+    key_template: str = _option(
+        "key-template",
+        _parse_template,
+        "{id}/{filename}",
+        "TEMPLATE",
+        "Name of uploads that are created without a key.",
+    )
     store_timeout_seconds: float = _option(
         "store-timeout", parse_duration, "60s", "TIME", "Wait for the store before answering 202 instead of 201."
     )
@@ -243,6 +275,10 @@ class Config:
     cors_origins: tuple[str, ...] = _several(
         "cors-origin", _parse_origin, "ORIGIN", "Pages of this origin may send requests. Repeatable."
     )
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _several(
+        "trusted-proxy", _parse_network, "ADDRESS|CIDR", "Believe Forwarded and X-Forwarded-* from here. Repeatable."
+    )
+    no_interim: bool = _flag("no-interim", "Send no 104 responses: some old proxies take one for the answer.")
     api_key_sha256: tuple[bytes, ...] = _several(
         "api-key",
         parse_api_key,
@@ -370,3 +406,7 @@ def _store_objections(config: Config) -> Iterator[str]:
         yield f"--sse {config.sse} is unknown in S3. Choose AES256, aws:kms or aws:kms:dsse."
     if config.sse_kms_key_id and not (config.sse or "").startswith("aws:kms"):
         yield "--sse-kms-key-id only means something with --sse aws:kms. Add that, or leave the key out."
+    try:
+        check_template(config.key_template, config.prefix)
+    except ValueError as error:
+        yield f"--key-template {error}"

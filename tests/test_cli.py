@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import AsyncExitStack, contextmanager, suppress
 from hashlib import sha256
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,7 @@ def test_every_option_by_flag(configure):
         "--interrupted append --store-timeout 1m --downloads --deletes --max-upload-size 1TB --max-open-uploads 5 "
         "--s3-endpoint-url http://minio:9000 --s3-public-endpoint-url https://s3.example.com --s3-path-style "
         "--sse aws:kms --sse-kms-key-id abc --storage-class STANDARD_IA --allowed-host a.example --allowed-host b "
+        "--key-template in/{id} --trusted-proxy 10.0.0.0/8 --trusted-proxy ::1 --no-interim "
         f"--cors-origin https://app.example --tls-cert c.pem --tls-key k.pem --api-key {KEY} --log-format json"
     )
     assert config == Config(
@@ -106,6 +108,9 @@ def test_every_option_by_flag(configure):
         storage_class="STANDARD_IA",
         allowed_hosts=("a.example", "b"),
         cors_origins=("https://app.example",),
+        key_template="in/{id}",
+        trusted_proxies=(ip_network("10.0.0.0/8"), ip_network("::1")),
+        no_interim=True,
         tls_cert=Path("c.pem"),
         tls_key=Path("k.pem"),
         api_key_sha256=(DIGEST,),

@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 from hashlib import sha256
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -189,12 +190,30 @@ def test_defaults_are_those_that_are_shown():
         ("cors_origins", "http://localhost:3000", "http://localhost:3000", "*"),
         ("allowed_hosts", "Up.Example.com.", "up.example.com", "http://up.example.com"),
         ("allowed_hosts", "[::1]", "::1", "host:80"),
+        ("key_template", "in/{id}.bin", "in/{id}.bin", "in/{filename}"),
+        ("trusted_proxies", "10.0.0.5", ip_network("10.0.0.5/32"), "proxy.example.com"),
+        ("trusted_proxies", " 10.0.0.0/8 ", ip_network("10.0.0.0/8"), "10.0.0.5/8"),
+        ("trusted_proxies", "fd00::/8", ip_network("fd00::/8"), "fd00::/129"),
+        ("trusted_proxies", "::1", ip_network("::1/128"), ""),
     ],
 )
 def test_values_of_single_options(field, good, value, bad):
     assert OPTIONS[field].parse(good) == value
     with pytest.raises(ConfigError):
         OPTIONS[field].parse(bad)
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        ("key_template", "{filename}", "lacks {id}"),
+        ("trusted_proxies", "10.0.0.5/8", r"Write 10\.0\.0\.0/8 for all of the network"),
+        ("trusted_proxies", "10.0.0.0/33", r"Write it as 10\.0\.0\.5, 10\.0\.0\.0/8 or fd00::/8"),
+    ],
+)
+def test_a_refused_value_says_why(field, text, message):
+    with pytest.raises(ConfigError, match=message):
+        OPTIONS[field].parse(text)
 
 
 def test_the_variable_of_an_option():
@@ -277,6 +296,7 @@ def test_exactly_one_place_for_objects(store, local):
         {"tls_cert": Path("c"), "tls_key": Path("k")},
         {"max_upload_bytes": 1},
         {"grace_seconds": 0},
+        {"key_template": "{id}", "prefix": "x" * 991 + "/"},
     ],
 )
 def test_what_is_fine(changes):
@@ -304,6 +324,8 @@ def test_what_is_fine(changes):
         ({"idle_seconds": 0}, "--idle must be longer"),
         ({"store_timeout_seconds": 0}, "--store-timeout must be longer"),
         ({"local": True, "s3_endpoint_url": "http://x"}, "--local starts a store of its own"),
+        ({"key_template": "{id}", "prefix": "x" * 992 + "/"}, "--key-template '{id}' makes no valid key"),
+        ({"key_template": "{filename}"}, "--key-template '{filename}' lacks"),
         ({"sse": "AES"}, "--sse AES is unknown"),
         ({"sse_kms_key_id": "k"}, "only means something with --sse aws:kms"),
         ({"sse_kms_key_id": "k", "sse": "AES256"}, "only means something with --sse aws:kms"),
