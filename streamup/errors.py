@@ -5,8 +5,12 @@ StreamupError
 ├── ConfigError                 refused before anything starts; the message says what to do
 ├── UploadError                 a request about an upload cannot be granted
 │   ├── BadRequest              the request contradicts itself or the protocol
-│   │   └── LengthExceeded      bytes beyond the known length; the upload fails
+│   │   ├── LengthConflict      two lengths that contradict each other
+│   │   ├── LengthExceeded      bytes beyond the known length; the upload fails
+│   │   └── DigestMismatch      the bytes are not those of the digest that came with them; they are not kept
 │   ├── LengthRequired          a body without Content-Length or chunked framing
+│   ├── UnsupportedMedia        the protocol has a content type of its own for such a body
+│   ├── UnsupportedVersion      a version of a protocol that is not spoken here
 │   ├── NotFound                no such upload, no such object
 │   ├── Gone                    the upload was cancelled, has expired, or failed
 │   ├── OffsetMismatch          the client's offset is not ours; carries ours
@@ -74,8 +78,34 @@ class BadRequest(UploadError):
     title = "The request is not valid"
 
 
+class LengthConflict(BadRequest):
+    title = "The lengths contradict each other"
+
+
 class LengthExceeded(BadRequest):
     title = "More bytes than the length that was declared"
+
+
+class DigestMismatch(BadRequest):
+    """The bytes of this request are not the ones its digest was made of. None of them is kept."""
+
+    title = "The bytes do not match their digest"
+
+    def __init__(self, algorithm: str, expected: str, found: str) -> None:
+        super().__init__(
+            f"The {algorithm} of the bytes that came is {found}, and {expected} was sent with them. Nothing of this "
+            "body is kept: send it again.",
+            expected_digest=expected,
+            found_digest=found,
+        )
+
+
+class UnsupportedMedia(UploadError):
+    title = "The content type is not the protocol's"
+
+
+class UnsupportedVersion(UploadError):
+    title = "The protocol's version is not spoken here"
 
 
 class LengthRequired(UploadError):
@@ -122,7 +152,13 @@ class EmptyBody(UploadError):
 
 
 class AlreadyComplete(UploadError):
+    """`size` is that of the object."""
+
     title = "The upload is complete"
+
+    def __init__(self, detail: str, size: int | None = None) -> None:
+        super().__init__(detail)
+        self.size = size
 
 
 class UploadBusy(UploadError):
@@ -148,7 +184,14 @@ class KeyConflict(UploadError):
 
 
 class TooLarge(UploadError):
+    """`limit` bytes are allowed. `name` is the limit's, as clients know it (`Upload-Limit`)."""
+
     title = "Over a limit"
+
+    def __init__(self, detail: str, *, limit: int, name: str = "max-size") -> None:
+        super().__init__(detail, limit=limit)
+        self.limit = limit
+        self.name = name
 
 
 class Unauthorized(UploadError):

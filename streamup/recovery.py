@@ -2,8 +2,8 @@
 
 On the boot that wrote them, a part file's length is the truth: `kill -9` loses nothing that was written (law 1). After
 another boot only what was synced and committed counts, and its checksum must match: a power cut may leave a file long
-but empty (law 2). Cutting and syncing come before the commit that records the new boot, so a crash in between finds
-the same situation again.
+but empty (law 2). A provisional append counts on neither: nobody has verified it. Cutting and syncing come before the
+commit that records what was found, so a crash in between finds the same situation again.
 """
 
 from __future__ import annotations
@@ -59,16 +59,17 @@ def survey(record: Record, spool: Spool, names: Sequence[str], *, same_boot: boo
     upload, files, synced = record.upload, [], []
     position, number = 0, 1
     end = upload.layout.capacity if upload.size is None else upload.size
+    if upload.provisional is not None:
+        end = upload.provisional
     while position < end:
         if receipt := upload.receipts.get(number):
             position += receipt.size
         else:
-            part = upload.layout.part(number)
-            file = _verify(spool, upload.id, part, record.synced.get(number), same_boot=same_boot)
+            part, known = upload.layout.part(number), record.synced.get(number)
+            file = _verify(spool, upload.id, part, known, min(part.size, end - position), same_boot=same_boot)
             if file.size:
                 files.append(file)
                 position += file.size
-                known = record.synced.get(number)
                 if known and file.synced:
                     synced.append(known)
             if not file.full:
@@ -78,10 +79,12 @@ def survey(record: Record, spool: Spool, names: Sequence[str], *, same_boot: boo
     return Found(position, files, synced)
 
 
-def _verify(spool: Spool, upload_id: str, part: Part, known: SyncedFile | None, *, same_boot: bool) -> PartFile:
-    """The part's file as far as it can be trusted. Raises `SpoolError` where it cannot be read now."""
+def _verify(
+    spool: Spool, upload_id: str, part: Part, known: SyncedFile | None, most: int, *, same_boot: bool
+) -> PartFile:
+    """The part's file as far as it can be trusted, up to `most` bytes. Raises `SpoolError` if it is unreadable now."""
     file = PartFile(spool.path(upload_id, part.number), part)
-    there = min(spool.files.size(file.path), part.size)
+    there = min(spool.files.size(file.path), most)
     if not same_boot:
         there = known.synced if known and known.synced <= there else 0
     if there == 0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from streamup.accumulator import Accumulator
 from streamup.checkpoint import Checkpoint, Record, SyncedFile
 from streamup.errors import BadRequest, CheckpointError, SpoolError, StoreError, UploadError
+from streamup.failpoints import failpoint
 from streamup.recovery import part_names, survey
 from streamup.spool import Spool
 from streamup.upload import LIVE, State, Upload
@@ -164,26 +165,61 @@ class Registry:
             feeding = live.writer is not None and live.writer.feeding
             recent = feeding and self._clock() < live.announced + ANNOUNCE_SECONDS
             if upload.offset < upload.received and upload.state in LIVE and not recent:
-                live.announced = self._clock()
-                try:
-                    synced = await live.accumulator.sync()
-                except SpoolError as error:
-                    if upload.state is not State.COMPLETING:  # then the store may have the bytes already
-                        await self.fail(live, f"spool: {error}")
-                    raise
-                live.require_fresh()
-                async with self.committing(live):
-                    await self._checkpoint.announce(upload.id, synced.offset, synced.files)
-                live.require_fresh()
-                live.accumulator.committed(synced)
-                upload.announce(synced.offset)
+                await self._announce(live, partial(self._checkpoint.announce, upload.id))
         return upload.offset
 
     async def keep(self, live: Live) -> None:
-        """The upload stays open: what it holds is made durable, and that its writer has gone is committed."""
-        await self.announce(live)
+        """The upload stays open: what it holds is made durable, and that its writer has gone is committed with that."""
+        upload = live.upload
+        async with live.syncing:
+            live.require_fresh()
+            if upload.offset < upload.received and upload.state in LIVE:
+                await self._announce(live, partial(self._checkpoint.keep, upload))
+                return
+        async with self.committing(live):
+            await self._checkpoint.save(upload)
+
+    async def _announce(
+        self, live: Live, commit: Callable[[int, Sequence[tuple[int, int, int]]], Awaitable[None]]
+    ) -> None:
+        """Sync what is received (hold `syncing`), commit that, and only then say so."""
+        upload = live.upload
+        live.announced = self._clock()
+        try:
+            synced = await live.accumulator.sync()
+        except SpoolError as error:
+            if upload.state is not State.COMPLETING:  # then the store may have the bytes already
+                await self.fail(live, f"spool: {error}")
+            raise
+        live.require_fresh()
+        async with self.committing(live):
+            await commit(synced.offset, synced.files)
+        live.require_fresh()
+        live.accumulator.committed(synced)
+        upload.announce(synced.offset)
+
+    async def confirm(self, live: Live) -> None:
+        """The digest has matched. Only once that is committed may a part of what was provisional leave for the store:
+        its receipt would lead the record (law 4).
+        """
+        live.upload.confirm()
         async with self.committing(live):
             await self._checkpoint.save(live.upload)
+        failpoint("before_confirm")
+        if live.upload.state is State.OPEN and not live.stale:
+            live.accumulator.confirm()
+
+    async def withdraw(self, live: Live) -> None:
+        """Nothing of a provisional append stays. The bytes go first: a restart would go on with what the record allows.
+
+        Raises `SpoolError`; the upload has failed then.
+        """
+        try:
+            live.accumulator.withdraw()
+        except SpoolError as error:
+            await self.fail(live, f"spool: {error}")
+            raise
+        live.upload.withdraw()
 
     async def seal(self, live: Live) -> None:
         """No more bytes come. The last part, which is short, leaves the accumulator only when that is committed."""

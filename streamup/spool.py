@@ -7,7 +7,8 @@ The budget (law 8) is kept in reserves, not in bytes written: a part file is beg
 reserved, so a part that was begun can fill, be stored and give its reserve back. An interrupted upload keeps what its
 bytes take and gives the rest back; when it is resumed the rest is reserved again, and only this second kind may use
 the last eighth of the budget. No part is larger than that eighth, so a budget full of half parts still lets one of
-them fill and drain.
+them fill and drain. A provisional append may use it, too: it cannot drain before its end, so it reserves everything at
+once, and never more than that eighth.
 """
 
 from __future__ import annotations
@@ -246,6 +247,24 @@ class Spool:
                 raise CheckpointError(f"syncing the spool: {error.strerror}") from error
             raise SpoolError(f"syncing the spool: {error.strerror}") from error
         failpoint("after_sync")
+
+    def cut(self, owner: str, file: PartFile, size: int, crc64nvme: int) -> None:
+        """Take back what was written of a part beyond `size`, where its checksum was `crc64nvme`.
+
+        Raises `SpoolError`: bytes that may still be there would be found by a restart, or appended to.
+        """
+        self.close(file)
+        try:
+            if size:
+                self.files.truncate(file.path, size)
+            else:
+                self.files.unlink(file.path)
+        except OSError as error:
+            raise SpoolError(f"cutting {file.path.name}: {error.strerror}") from error
+        failpoint("after_cut")
+        file.size, file.crc64nvme = size, crc64nvme
+        rest, file.reserved = file.reserved - size, size
+        self.budget.release(owner, rest)
 
     def remove(self, owner: str, file: PartFile) -> None:
         """The part is stored and its receipt committed (law 4), or its upload has ended."""

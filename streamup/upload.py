@@ -23,12 +23,13 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from streamup.errors import (
-    BadRequest,
     Gone,
     KeyConflict,
+    LengthConflict,
     LengthExceeded,
     OffsetMismatch,
     PreconditionFailed,
+    TooLarge,
     UploadBusy,
     UploadError,
 )
@@ -71,8 +72,9 @@ class Upload:
     `received` reaches it, the upload seals itself. A plain PUT with Content-Length gives only the word, so a later
     append may go beyond it. `received` counts what the spool and the receipts hold; `offset` the part of it that is
     durable, the only number a client is ever told. `touched` is when a writer was last there (None: one is there now).
-    `replaces` is the ETag the key had when `completing` was announced, for the one request that must not be repeated
-    blindly (PutObject).
+    `provisional`: an append with a digest began here, and its bytes are not received before the digest has matched.
+    `metadata` is the client's own text, told again as it came. `replaces` is the ETag the key had when `completing` was
+    announced, for the one request that must not be repeated blindly (PutObject).
     """
 
     id: str
@@ -94,32 +96,56 @@ class Upload:
     creating: float | None = None
     multipart_id: str | None = None
     replaces: str | None = None
+    provisional: int | None = None
+    metadata: str | None = None
     stored_object: StoredObject | None = None
     receipts: dict[int, Receipt] = field(default_factory=dict)
 
     # -- appends ------------------------------------------------------------------------------------------------
 
-    def begin_append(self, *, offset: int | None, length: int | None, seal_at: int | None) -> None:
+    def begin_append(
+        self,
+        *,
+        offset: int | None,
+        length: int | None,
+        seal_at: int | None,
+        end: int | None = None,
+        provisional: bool = False,
+    ) -> None:
         """A writer takes over at `offset` (None: wherever we are), with its word where the upload ends.
 
-        Raises `OffsetMismatch`, `BadRequest` (lengths that contradict each other), `Gone`, `UploadBusy`.
+        `end`: where a body ends that must not go beyond the length. `provisional`: nothing of it counts before its
+        digest has matched. Raises `OffsetMismatch`, `LengthConflict`, `TooLarge`,
+        `Gone`, `UploadBusy`.
         """
         self.require_open()
         if offset is not None and offset != self.received:
             raise OffsetMismatch(self.received, offset)
         if length is not None and self.length is not None and length != self.length:
-            raise BadRequest(
+            raise LengthConflict(
                 f"This upload was declared to have {self.length} bytes; {length} contradicts that.",
                 expected_length=self.length,
                 provided_length=length,
             )
         total = self.length if length is None else length
         if total is not None and max(self.received, seal_at or 0) > total:
-            raise BadRequest(
+            raise LengthConflict(
                 f"{max(self.received, seal_at or 0)} bytes do not fit into the declared length of {total}.",
                 expected_length=total,
             )
+        if total is not None and end is not None and end > total:
+            raise TooLarge(f"The body ends at byte {end}, and the upload has {total} bytes.", limit=total)
         self.length, self.seal_at, self.touched = total, seal_at, None
+        self.provisional = self.received if provisional else None
+
+    def confirm(self) -> None:
+        """The digest of the provisional append has matched. Its bytes are received once that is committed."""
+        self.provisional = None
+
+    def withdraw(self) -> None:
+        """Nothing of the provisional append is in the spool any more, if there was one, nor its word where it ends."""
+        if self.provisional is not None:
+            self.provisional = self.seal_at = None
 
     def require_open(self) -> None:
         """Raise `Gone` or `UploadBusy` unless bytes may be added."""
@@ -136,11 +162,6 @@ class Upload:
         reason = self.reason or ""
         kind = {"precondition": PreconditionFailed, "conflict": KeyConflict}.get(reason.partition(":")[0], Gone)
         return kind(f"This upload is {self.state}{f' ({reason})' if reason else ''}. Create a new one.")
-
-    @property
-    def room(self) -> int | None:
-        """How many more bytes may come, None: no end is known."""
-        return None if self.length is None else self.length - self.received
 
     def receive(self, size: int) -> None:
         """`size` more bytes are in the spool (law 1). The only place where `received` grows."""
@@ -161,17 +182,20 @@ class Upload:
 
     @property
     def due(self) -> bool:
-        """Whether what is received has reached the end that the client announced (law 5)."""
-        return self.state is State.OPEN and self.seal_at is not None and self.received == self.seal_at
+        """Whether what is received has reached the end that the client announced (law 5).
+
+        Never during a provisional append: its word counts no more than its bytes before its digest has matched.
+        """
+        return self.state is State.OPEN and self.received == self.seal_at and self.provisional is None
 
     def seal(self, order: int) -> None:
         """No more bytes will come. `order` is this seal's place among all seals (law 9).
 
-        Raises `BadRequest` when fewer bytes came than were declared; the upload stays open.
+        Raises `LengthConflict` when fewer bytes came than were declared; the upload stays open.
         """
         self.require_open()
         if self.length is not None and self.received != self.length:
-            raise BadRequest(
+            raise LengthConflict(
                 f"{self.received} of the declared {self.length} bytes have arrived. They are kept: "
                 f"continue at byte {self.received}, or cancel.",
                 expected_length=self.length,
@@ -241,6 +265,7 @@ class Upload:
 
     def recover(self, received: int, now: float) -> None:
         """What a restart found: `received` bytes under receipts and in verified part files (law 10)."""
+        self.withdraw()
         self.received = received
         self.receipts = {n: r for n, r in self.receipts.items() if self.layout.part(n).start < received}
         if self.touched is None:

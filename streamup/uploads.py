@@ -20,6 +20,7 @@ from streamup.config import Config
 from streamup.errors import (
     AlreadyComplete,
     CheckpointError,
+    DigestMismatch,
     EmptyBody,
     LengthExceeded,
     NotFound,
@@ -35,6 +36,7 @@ from streamup.errors import (
     UploadExists,
     WriterStopped,
 )
+from streamup.keys import expand, validate_key
 from streamup.layout import Layout, choose_layout
 from streamup.protocols import Append, BodyTerms, Create, Description
 from streamup.registry import Registry
@@ -42,13 +44,16 @@ from streamup.spool import Spool
 from streamup.stores import Checksum, ObjectMeta
 from streamup.upload import State, Upload
 from streamup.uploader import Uploader
-from streamup.writer import Body, Live, Terms, Writer
+from streamup.writer import Body, Live, Terms, Writer, too_large_for_a_digest
 
 DOOR_SECONDS = 0.6
 """How long the store may take to say whether a key exists before a body is let in. curl waits 1 s for 100 Continue."""
 
 PROMPT_SECONDS = 1.0
 """A sealed upload that the store confirms within this needs no sync of its own: its bytes are there (law 2)."""
+
+MOST_PROVISIONAL_BYTES = 256 << 20
+"""Slow clients that say no length reserve that much each: it takes forty to fill the default spool, and not eight."""
 
 MOST_VERSIONS = 1000
 """Numbered names that are tried for one key: each costs a question to the store."""
@@ -100,30 +105,34 @@ class Uploads:
         Raises `UploadExists` (policy `reject`), `PreconditionFailed`, `SpoolFull`, `TooLarge`.
         """
         self._require_running()
+        self._require_bounded(intent.body)
         self._require_kept(intent.description)
-        if intent.description.if_none_match and await self._exists(intent.key):
-            raise PreconditionFailed(f"There is an object under {intent.key}, and If-None-Match: * asks for none.")
+        upload = self._prepare(intent, subject)
+        if upload.meta.if_none_match and await self._exists(upload.key):
+            raise PreconditionFailed(f"There is an object under {upload.key}, and If-None-Match: * asks for none.")
         policy = intent.policy or self._config.interrupted
-        if policy == "reject":
-            await self._let_end(intent.key)
+        if policy == "reject" and not intent.independent:
+            await self._let_end(upload.key)
             self._require_running()
-        existing = self._registry.open_upload(intent.key)
+        existing = self._registry.open_upload(upload.key)
         if existing and existing.upload.subject != subject:
             raise UploadExists(SOMEBODY_ELSES)
-        if existing:
-            existing.require_fresh()
-        if existing and policy == "append":
+        if existing is None or intent.independent:
+            return await self._begin(upload, intent)
+        existing.require_fresh()
+        if policy == "append":
             return await self._take_over(existing, None, intent.body, may_be_empty=False)
-        if existing and policy == "reject":
+        if policy == "reject":
             await self._registry.announce(existing)
             raise _exists(existing)
-        if existing and policy == "new":
-            intent = await self._renamed(intent)
-        return await self._create(intent, subject, existing if policy == "replace" else None)
+        if policy == "new":
+            await self._rename(upload)
+        return await self._begin(upload, intent, existing if policy == "replace" else None)
 
     async def append(self, intent: Append, subject: str) -> Writer:
         """A writer at `intent.offset`; stops the one before. Raises `OffsetMismatch`, `Gone`, `UploadBusy`, ...."""
         self._require_running()
+        self._require_bounded(intent.body)
         if intent.upload_id is not None:
             return await self._take_over(await self.find(intent.upload_id, subject), intent.offset, intent.body)
         key = intent.key or ""
@@ -136,15 +145,16 @@ class Uploads:
         ended = await self.newest_ended(key, subject)
         if ended and ended.state is State.COMPLETE:
             raise AlreadyComplete(
-                f"The upload of this key is complete, with {ended.size} bytes. Begin at byte 0 for another."
+                f"The upload of this key is complete, with {ended.size} bytes. Begin at byte 0 for another.", ended.size
             )
         raise OffsetMismatch(0, intent.offset, f"No upload of {key} is open. Begin at byte 0.")
 
     async def write(self, writer: Writer, body: Body) -> Live:
         """Feed the body, settle, seal where it ends. Returns the upload; its outcome is another question.
 
-        Raises `WriterStopped` (interrupted, kept), `BadRequest`, `LengthExceeded` (failed), `EmptyBody`, `SpoolError`,
-        `CheckpointError`. Cancelled: settles all the same, as interrupted.
+        Raises `WriterStopped` (interrupted, kept), `BadRequest`, `LengthExceeded` (failed, unless it came with a
+        digest), `DigestMismatch`, `EmptyBody`, `SpoolError`, `CheckpointError`. Cancelled: settles all the same, as
+        interrupted.
         """
         ending: str | UploadError | SpoolError | None = "cancelled"
         try:
@@ -191,7 +201,9 @@ class Uploads:
         live = self._registry.get(upload_id)
         if live is None:
             upload = await self.look(upload_id, subject)
-            raise upload.failure or AlreadyComplete(f"It is the object {upload.key}, with {upload.size} bytes.")
+            raise upload.failure or AlreadyComplete(
+                f"It is the object {upload.key}, with {upload.size} bytes.", upload.size
+            )
         if live.upload.subject != subject:
             raise _unknown(upload_id)
         live.require_fresh()
@@ -299,20 +311,19 @@ class Uploads:
 
     # -- one writer ---------------------------------------------------------------------------------------------
 
-    async def _create(self, intent: Create, subject: str, replaces: Live | None) -> Writer:
+    def _prepare(self, intent: Create, subject: str) -> Upload:
+        """The upload that is asked for; nobody knows it yet. Raises `TooLarge`, `BadRequest` (it makes no key)."""
         description, body = intent.description, intent.body
         known = body.length if body.length is not None else body.content_length
-        limit = self._config.max_upload_bytes
-        if limit is not None and known is not None and known > limit:
-            raise TooLarge(f"An upload may have {limit} bytes here.", limit=limit)
-        layout = self._layout(known)
-        self._admit(min(layout.part(1).size, known if known is not None else layout.part(1).size))
-        upload = Upload(
-            id=self._random_token(),
-            key=intent.key,
+        self._require_allowed(known)
+        upload_id = self._random_token()
+        return Upload(
+            id=upload_id,
+            key=self._key(intent, upload_id),
             subject=subject,
-            layout=layout,
+            layout=self._layout(known if body.seals else body.length),
             created=self._clock(),
+            metadata=description.metadata,
             meta=ObjectMeta(
                 token=self._random_token(),
                 checksum=self._checksum(description),
@@ -324,9 +335,21 @@ class Uploads:
                 user=dict(description.user),
             ),
         )
-        live = Live(upload, Accumulator(upload, self._spool))
+
+    def _key(self, intent: Create, upload_id: str) -> str:
+        key = intent.key
+        if key is None:
+            key = expand(self._config.key_template, upload_id=upload_id, filename=intent.filename)
+        return validate_key(key, self._config.prefix)
+
+    async def _begin(self, upload: Upload, intent: Create, replaces: Live | None = None) -> Writer:
+        """From now on there is this upload, and its first writer."""
+        body, first = intent.body, upload.layout.part(1).size
+        known = body.length if body.length is not None else body.content_length
+        self._admit(first if known is None else min(first, known))
         terms = replace(self._terms(body, 0), creates=True, insists=intent.policy == "replace")
-        upload.begin_append(offset=None, length=body.length, seal_at=_seal_at(body, 0))
+        _begin_append(upload, None, body, _seal_at(body, 0, body.length))
+        live = Live(upload, Accumulator(upload, self._spool))
         self._registry.take_up(live)
         return await self._enter(Writer(live, terms, self._clock(), replaces))
 
@@ -336,16 +359,20 @@ class Uploads:
         `offset` None is the policy `append`: wherever the upload is; an empty body then adds and seals nothing.
         """
         upload = live.upload
+        self._require_allowed(body.length)
         async with live.entry:
             upload.require_open()
             await self._registry.stop_writer(live, "another request went on with this upload")
             live.require_fresh()
             start = upload.received
-            if offset not in {None, start}:
-                await self._registry.announce(live)  # the refusal tells the offset
+            if offset not in {None, start} or body.digests:
+                # The refusal tells the offset; and a provisional append leaves nothing to announce before its end.
+                await self._registry.announce(live)
+                live.require_fresh()
+            length = upload.length if body.length is None else body.length
             adds = may_be_empty or body.content_length != 0
-            seal_at = _seal_at(body, start) if adds else None  # what adds nothing must not end it, now or later
-            upload.begin_append(offset=offset, length=body.length, seal_at=seal_at)
+            seal_at = _seal_at(body, start, length) if adds else None  # what adds nothing must not end it, now or later
+            _begin_append(upload, offset, body, seal_at)
             terms = replace(self._terms(body, start), may_be_empty=may_be_empty)
             return await self._enter(Writer(live, terms, self._clock()))
 
@@ -370,7 +397,8 @@ class Uploads:
                 await self._checkpoint.save(writer.live.upload)
             writer.live.require_fresh()
         except BaseException:
-            writer.live.upload.end_append(self._clock())  # it was never there: the upload may expire
+            writer.live.upload.withdraw()  # it was never there
+            writer.live.upload.end_append(self._clock())  # the upload may expire
             self._leave(writer)
             raise
         return writer
@@ -399,24 +427,39 @@ class Uploads:
         try:
             live.accumulator.suspend()
             upload.end_append(self._clock())
-            if upload.state is not State.OPEN or live.stale:
-                return
-            if isinstance(ending, LengthExceeded | SpoolError):
-                await self._registry.fail(
-                    live, f"length: {ending}" if isinstance(ending, LengthExceeded) else f"spool: {ending}"
-                )
-                return
-            if isinstance(ending, UploadError):
-                upload.seal_at = None
-            if ending is None and not writer.added:
-                await self._check_empty(writer)
-            if upload.due or (ending is None and _is_all(writer)):
-                await self._registry.seal(live)
-                writer.sealed = True
-            if upload.state is State.OPEN:
-                await self._registry.keep(live)
+            if _goes_on(live):
+                await self._judge(writer, ending)
+            if _goes_on(live):
+                await self._seal_or_keep(writer, ending)
         finally:
             self._leave(writer)
+
+    async def _judge(self, writer: Writer, ending: str | UploadError | SpoolError | None) -> None:
+        """Whether the upload goes on after this append, and whether what was provisional counts."""
+        live, terms = writer.live, writer.terms
+        if isinstance(ending, SpoolError):
+            await self._registry.fail(live, f"spool: {ending}")
+        elif isinstance(ending, LengthExceeded) and not terms.digests:
+            await self._registry.fail(live, f"length: {ending}")
+        elif isinstance(ending, DigestMismatch) and terms.creates:  # nobody knows of this upload but who is told now
+            live.upload.cancel(self._clock())
+            await self._registry.end(live)
+        elif terms.digests and ending is None:
+            await self._registry.confirm(live)
+        elif terms.digests:
+            await self._registry.withdraw(live)
+
+    async def _seal_or_keep(self, writer: Writer, ending: str | UploadError | SpoolError | None) -> None:
+        live, upload = writer.live, writer.live.upload
+        if isinstance(ending, UploadError):
+            upload.seal_at = None
+        if ending is None and not writer.added:
+            await self._check_empty(writer)
+        if upload.due or (ending is None and _is_all(writer)):
+            await self._registry.seal(live)
+            writer.sealed = True
+        if upload.state is State.OPEN:
+            await self._registry.keep(live)
 
     async def _check_empty(self, writer: Writer) -> None:
         """A clean end without a byte. Raises `EmptyBody` where that would replace or end something by accident."""
@@ -439,9 +482,23 @@ class Uploads:
 
     # -- the door -----------------------------------------------------------------------------------------------
 
+    @property
+    def max_append_bytes(self) -> int:
+        """The longest body that may come with a digest: it has to fit into the spool whole, beside all others."""
+        return min(MOST_PROVISIONAL_BYTES, self._spool.budget.headroom)
+
     def _require_running(self) -> None:
         if self._stopping:
             raise UploadBusy("The server is stopping. What has arrived is kept; go on when it is back.")
+
+    def _require_bounded(self, body: BodyTerms) -> None:
+        if body.digests and body.content_length is not None and body.content_length > self.max_append_bytes:
+            raise too_large_for_a_digest(self.max_append_bytes)
+
+    def _require_allowed(self, length: int | None) -> None:
+        limit = self._config.max_upload_bytes
+        if limit is not None and length is not None and length > limit:
+            raise TooLarge(f"An upload may have {limit} bytes here.", limit=limit)
 
     def _require_kept(self, description: Description) -> None:
         """Refuse before the body what this store could only refuse after it."""
@@ -469,6 +526,8 @@ class Uploads:
             limit=body.limit,
             seals=body.seals,
             chunked=body.content_length is None,
+            digests=body.digests,
+            most=self.max_append_bytes if body.content_length is None else body.content_length,
             ceiling=self._config.max_upload_bytes,
         )
 
@@ -490,16 +549,17 @@ class Uploads:
         except (TimeoutError, StoreUnavailable):
             return unsure
 
-    async def _renamed(self, intent: Create) -> Create:
+    async def _rename(self, upload: Upload) -> None:
         """Policy `new`: the first numbered name that is free, created so that it cannot replace anything."""
-        path = PurePosixPath(intent.key)
+        path = PurePosixPath(upload.key)
         for number in range(1, MOST_VERSIONS):
             key = str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
             # In this order: nothing may come between a look at our own uploads and the creation.
             if not await self._exists(key) and not self._registry[key]:
-                description = replace(intent.description, if_none_match=self._store.conditional_writes)
-                return replace(intent, key=key, description=description)
-        raise UploadExists(f"There are too many numbered versions of {intent.key}.")
+                upload.key = key
+                upload.meta = replace(upload.meta, if_none_match=self._store.conditional_writes)
+                return
+        raise UploadExists(f"There are too many numbered versions of {upload.key}.")
 
 
 async def _within(seconds: float, *events: asyncio.Event) -> bool:
@@ -513,13 +573,40 @@ async def _within(seconds: float, *events: asyncio.Event) -> bool:
     return bool(done)
 
 
-def _seal_at(body: BodyTerms, start: int) -> int | None:
-    """The client's word where the upload ends, as far as it is known before the body (law 5)."""
+def _goes_on(live: Live) -> bool:
+    return live.upload.state is State.OPEN and not live.stale
+
+
+def _begin_append(upload: Upload, offset: int | None, body: BodyTerms, seal_at: int | None) -> None:
+    ends = body.seals_at_length and body.content_length is not None
+    upload.begin_append(
+        offset=offset,
+        length=_length(body, upload.received),
+        seal_at=seal_at,
+        end=upload.received + (body.content_length or 0) if ends else None,
+        provisional=bool(body.digests),
+    )
+
+
+def _length(body: BodyTerms, start: int) -> int | None:
+    """The total that this request declares, in words or by its framing."""
+    if body.length is None and body.declares and body.content_length is not None:
+        return start + body.content_length
+    return body.length
+
+
+def _seal_at(body: BodyTerms, start: int, length: int | None) -> int | None:
+    """The client's word where the upload ends, as far as it is known before the body (law 5).
+
+    `length`: the total that is known now, from this request or an earlier one.
+    """
+    if body.seals_at_length:
+        return length
     if not body.seals:
         return None
     if body.content_length is not None:
         return start + body.content_length
-    return body.limit if body.limit is not None else body.length
+    return body.limit if body.limit is not None else length
 
 
 def _is_all(writer: Writer) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from streamup.accumulator import Accumulator
+from streamup.digests import Digest, Running
 from streamup.errors import TooLarge, UploadBusy
 from streamup.upload import Upload
 
@@ -29,12 +30,17 @@ class Body(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What one append may do, in positions: `limit` it must not pass; `seals` if it ends cleanly (at `limit`)."""
+    """What one append may do, in positions: `limit` it must not pass; `seals` if it ends cleanly (at `limit`).
+
+    `digests` must match, or nothing of it counts; then it has at `most` so many bytes.
+    """
 
     start: int
     limit: int | None
     seals: bool
     chunked: bool
+    digests: tuple[Digest, ...] = ()
+    most: int = 0
     creates: bool = False
     insists: bool = False
     may_be_empty: bool = True
@@ -56,8 +62,8 @@ class Writer:
 
     @property
     def added(self) -> int:
-        """Bytes received from this writer."""
-        return self.live.upload.received - self.terms.start
+        """Bytes that have come from this writer and are kept, the provisional ones too."""
+        return self.live.accumulator.position - self.terms.start
 
     @property
     def feeding(self) -> bool:
@@ -73,30 +79,52 @@ class Writer:
     async def feed(self, body: Body, arrived: Callable[[], Coroutine[Any, Any, None]]) -> str | None:
         """Returns None after a clean end, else why it ended. `arrived` is awaited once, at the first bytes.
 
-        Raises `BadRequest` (a byte too many) and `SpoolError`. It is cancelled by `stop` through its timeout only.
+        Raises `BadRequest` (a byte too many), `TooLarge`, `DigestMismatch` (after a clean end) and `SpoolError`. It is
+        cancelled by `stop` through its timeout only.
         """
+        running = Running(self.terms.digests)
         try:
             async with asyncio.timeout(None) as self._scope:
                 if self.stopped:
                     return self.stopped
-                await self.live.accumulator.resume()
+                await self._resume()
                 while chunk := await body.read():
                     if self.stopped:
                         break
                     if not self.added:
                         await arrived()
-                    self._check_ceiling(len(chunk))
+                    self._check_size(len(chunk))
                     await self.live.accumulator.add(chunk, limit=self.terms.limit)
-                return self.stopped or body.interrupted
+                    running.update(chunk)
+                if (ending := self.stopped or body.interrupted) is None:
+                    running.check()
+                return ending
         except TimeoutError:
             return self.stopped or "stopped"
         finally:
             self._scope = None
 
-    def _check_ceiling(self, size: int) -> None:
+    async def _resume(self) -> None:
+        if self.terms.digests:
+            await self.live.accumulator.resume_provisionally(self.terms.most, limit=self.terms.limit)
+        else:
+            await self.live.accumulator.resume()
+
+    def _check_size(self, size: int) -> None:
         ceiling = self.terms.ceiling
-        if ceiling is not None and self.live.upload.received + size > ceiling:
+        if ceiling is not None and self.terms.start + self.added + size > ceiling:
             raise TooLarge(f"An upload may have {ceiling} bytes here.", limit=ceiling)
+        if self.terms.digests and self.added + size > self.terms.most:
+            raise too_large_for_a_digest(self.terms.most)
+
+
+def too_large_for_a_digest(most: int) -> TooLarge:
+    return TooLarge(
+        f"A body that comes with a digest may have {most} bytes here: all of it waits until the digest has matched. "
+        "Send several, each with its own digest.",
+        limit=most,
+        name="max-append-size",
+    )
 
 
 class Live:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import random
 import tempfile
 import threading
 from pathlib import Path
@@ -299,6 +300,263 @@ async def test_cancelled_at_a_full_disk_every_counted_byte_is_there(tmp_path, mo
     await turns()
     accumulator.suspend()
     assert (4, b"abcd") == (upload.received, (tmp_path / "u.1").read_bytes())
+
+
+# -- provisional appends ------------------------------------------------------------------------------------------
+
+
+async def begun(tmp_path, data, **fields):
+    """An upload that has announced these bytes, whose writer has gone."""
+    upload, accumulator = make(tmp_path, **fields)
+    await accumulator.add(data)
+    accumulator.suspend()
+    accumulator.committed(await accumulator.sync())
+    upload.announce(len(data))
+    return upload, accumulator
+
+
+def on_disk(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def told(accumulator):
+    """What the accumulator believes of its files."""
+    return {file.path.name: (file.size, file.crc64nvme, file.reserved) for file in accumulator._files.values()}
+
+
+starts = pytest.mark.parametrize("start", [b"", b"abc", b"abcdefghij", b"abcdefghijkl"], ids=len)
+
+
+@starts
+async def test_provisional_bytes_are_in_the_spool_but_neither_received_nor_handed_out(tmp_path, start):
+    upload, accumulator = await begun(tmp_path, start, size=800)
+    parts = await ready(accumulator)
+    await accumulator.resume_provisionally(25)
+    await accumulator.add(b"x" * 25)
+    assert (len(start), len(start) + 25) == (upload.received, accumulator.position)
+    assert sum(map(len, on_disk(tmp_path).values())) == len(start) + 25
+    assert await ready(accumulator) == []
+    assert accumulator.rewind()
+    assert await ready(accumulator) == parts
+    assert await accumulator.sync() == Synced(len(start), [])
+    accumulator.clear()
+    assert (on_disk(tmp_path), budget_of(accumulator).reserved, accumulator.position) == ({}, 0, len(start))
+
+
+@starts
+async def test_confirmed_they_are_received_and_their_full_parts_leave(tmp_path, start):
+    upload, accumulator = await begun(tmp_path, start, size=800)
+    parts = await ready(accumulator)
+    waiting = asyncio.create_task(accumulator.next_part())
+    await accumulator.resume_provisionally(25)
+    await accumulator.add(b"x" * 25)
+    accumulator.suspend()
+    await turns()
+    assert not waiting.done()
+    accumulator.confirm()
+    assert len(start) + 25 == upload.received == accumulator.position == budget_of(accumulator).reserved
+    upload.seal(1)
+    accumulator.seal()
+    parts += [await waiting, *await ready(accumulator)]
+    assert described(parts) == expected_parts(start + b"x" * 25, Layout(10))
+
+
+@starts
+async def test_withdrawn_nothing_of_them_stays(tmp_path, start):
+    upload, accumulator = await begun(tmp_path, start, size=800)
+    before = on_disk(tmp_path), told(accumulator), budget_of(accumulator).reserved
+    await accumulator.resume_provisionally(25)
+    await accumulator.add(b"x" * 25)
+    accumulator.suspend()
+    accumulator.withdraw()
+    assert before == (on_disk(tmp_path), told(accumulator), budget_of(accumulator).reserved)
+    assert len(start) == upload.received == accumulator.position
+    await accumulator.resume()
+    await accumulator.add(b"rest of it")
+    upload.seal(1)
+    accumulator.seal()
+    assert described(await ready(accumulator)) == expected_parts(start + b"rest of it", Layout(10))
+
+
+async def test_what_never_began_is_neither_confirmed_nor_withdrawn(tmp_path):
+    upload, accumulator = await begun(tmp_path, b"abc")
+    accumulator.confirm()
+    accumulator.withdraw()
+    assert (3, {"u.1": b"abc"}) == (upload.received, on_disk(tmp_path))
+
+
+async def test_an_upload_that_has_ended_takes_nothing_provisional_either(tmp_path):
+    upload, accumulator = await begun(tmp_path, b"abc")
+    await accumulator.resume_provisionally(5)
+    upload.cancel(1.0)
+    with pytest.raises(Gone):
+        await accumulator.add(b"de")
+    accumulator.clear()
+    assert ({}, 0) == (on_disk(tmp_path), budget_of(accumulator).reserved)
+
+
+@pytest.mark.parametrize("length", [None, 20])
+async def test_limit_and_length_count_provisional_bytes(tmp_path, length):
+    upload, accumulator = await begun(tmp_path, b"abc", length=length)
+    await accumulator.resume_provisionally(10, limit=7)
+    await accumulator.add(b"de", limit=7)
+    with pytest.raises(BadRequest):
+        await accumulator.add(b"fgh", limit=7)
+    assert (7, 3) == (accumulator.position, upload.received)
+    accumulator.suspend()
+    accumulator.withdraw()
+    upload.length = 5
+    await accumulator.resume_provisionally(10)
+    with pytest.raises(LengthExceeded):
+        await accumulator.add(b"def")
+    accumulator.suspend()
+
+
+async def test_a_name_that_comes_again_after_a_withdrawal_is_synced_again(tmp_path):
+    _, accumulator = await begun(tmp_path, b"")
+    await accumulator.resume_provisionally(3)
+    await accumulator.add(b"abc")
+    accumulator.suspend()
+    accumulator.withdraw()
+    await accumulator.sync()
+    await accumulator.resume()
+    await accumulator.add(b"def")
+    accumulator._spool.files.synced.clear()
+    await accumulator.sync()
+    assert accumulator._spool.files.synced == ["u.1", "."]
+    accumulator.suspend()
+
+
+@pytest.mark.parametrize(
+    ("start", "most", "fields", "reserved"),
+    [
+        (b"", 3, {}, 10),  # up to the end of the part
+        (b"", 10, {}, 10),
+        (b"", 11, {}, 20),
+        (b"abc", 7, {}, 10),
+        (b"abc", 8, {}, 20),
+        (b"abc", 8, {"length": 15}, 15),  # no further than the upload can go
+        (b"abc", 8, {"seal_at": 11}, 11),
+        (b"abc", 8, {"seal_at": 5}, 11),
+        (b"abc", 20, {"length": 9}, 9),  # no body can be longer
+        (b"abc", 0, {}, 3),
+        (b"abc", 100, {"layout": Layout(10, max_parts=2)}, 20),
+    ],
+)
+async def test_a_provisional_append_has_all_its_reserve_before_its_first_byte(tmp_path, start, most, fields, reserved):
+    upload, accumulator = await begun(tmp_path, start, size=800)
+    upload.layout = fields.get("layout", upload.layout)
+    upload.length, upload.seal_at = fields.get("length"), fields.get("seal_at")
+    await accumulator.resume_provisionally(most)
+    assert budget_of(accumulator).reserved == reserved
+    await accumulator.add(b"x" * min(most, 2))
+    assert budget_of(accumulator).reserved == reserved
+    accumulator.suspend()
+    assert budget_of(accumulator).reserved == len(start) + min(most, 2)
+    accumulator.release()
+    assert budget_of(accumulator).reserved == 0
+
+
+async def test_a_provisional_reserve_is_no_larger_than_what_newcomers_leave(tmp_path):
+    _, accumulator = await begun(tmp_path, b"abc")
+    await budget_of(accumulator).reserve("others", 67)
+    async with asyncio.timeout(5):
+        await accumulator.resume_provisionally(10)  # two parts, of which one fits
+    await accumulator.add(b"x" * 10)
+    accumulator.suspend()
+    accumulator.confirm()
+    assert budget_of(accumulator).reserved == 80
+
+
+async def test_a_provisional_append_waits_for_disk_and_budget_with_nothing_in_hand(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "DISK_FULL_SECONDS", 0)
+    _, accumulator = await begun(tmp_path, b"abc")
+    spool, budget = accumulator._spool, budget_of(accumulator)
+    spool.floor = 1 << 60
+    resuming = asyncio.create_task(accumulator.resume_provisionally(7))
+    await turns()
+    assert (False, []) == (resuming.done(), budget._waiting)
+    spool.floor = 0
+    budget.take("other", 77)
+    await turns()
+    assert (False, 80) == (resuming.done(), budget.reserved)
+    resuming.cancel()
+    await asyncio.gather(resuming, return_exceptions=True)
+    accumulator.suspend()
+    accumulator.withdraw()
+    assert (80, {"u.1": b"abc"}) == (budget.reserved, on_disk(tmp_path))
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(st.tuples(st.binary(max_size=40), st.sampled_from(["plain", "matches", "fails"])), max_size=10),
+    layouts,
+    st.integers(1, 9),
+)
+def test_whatever_is_withdrawn_the_parts_are_those_of_what_is_kept(appends, layout, most):
+    async def run():
+        with tempfile.TemporaryDirectory() as directory:
+            upload, accumulator = make(directory, files=ADisk(most=most), size=10_000, layout=layout)
+            kept = b""
+            for data, kind in appends:
+                await (accumulator.resume() if kind == "plain" else accumulator.resume_provisionally(len(data)))
+                await accumulator.add(data)
+                assert all(part.part.end <= upload.received for part in await ready(accumulator))
+                accumulator.suspend()
+                (accumulator.withdraw if kind == "fails" else accumulator.confirm)()
+                kept += b"" if kind == "fails" else data
+                assert len(kept) == upload.received == budget_of(accumulator).reserved
+            upload.seal(1)
+            accumulator.seal()
+            accumulator.rewind()
+            parts = [accumulator.only_part()] if upload.single and kept else await ready(accumulator)
+            return kept, described(parts)
+
+    kept, parts = asyncio.run(run())
+    assert expected_parts(kept, layout) == parts
+
+
+async def digested(accumulator, numbers, size):
+    """A client that sends everything with digests; some bodies fail, or end early, and come again."""
+
+    async def drain():
+        while file := await accumulator.next_part():
+            await turns(numbers.randrange(8))
+            accumulator.discard(file)
+
+    draining = asyncio.create_task(drain())
+    budget = budget_of(accumulator)
+    while accumulator._upload.received < size:
+        most = numbers.randint(1, min(budget.headroom, size - accumulator._upload.received))
+        await accumulator.resume_provisionally(most)
+        for _ in range(numbers.randint(0, most)):
+            await accumulator.add(b"x")
+            assert budget.reserved <= budget.size
+            await turns(numbers.randrange(2))
+        accumulator.suspend()
+        numbers.choice([accumulator.confirm, accumulator.withdraw])()
+        await turns(numbers.randrange(4))
+    accumulator._upload.seal(1)
+    accumulator.seal()
+    await draining
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32), st.integers(1, 10), st.integers(1, 7))
+def test_provisional_appends_never_lock_each_other_up(seed, part, clients):
+    """As many as can have half a part each without taking what newcomers leave."""
+
+    async def run():
+        numbers = random.Random(seed)
+        with tempfile.TemporaryDirectory() as directory:
+            spool = Spool(Path(directory), 8 * part, Files())
+            async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+                for number in range(clients):
+                    upload = Upload(f"u{number}", "key", "s", Layout(part), ObjectMeta("t"), created=0.0)
+                    tasks.create_task(digested(Accumulator(upload, spool), numbers, 3 * part))
+            return spool.budget.reserved, spool.files.names(spool.directory)
+
+    assert (0, []) == asyncio.run(run())
 
 
 # -- parts out ----------------------------------------------------------------------------------------------------

@@ -90,6 +90,8 @@ FULL = Upload(
     creating=4.5,
     multipart_id="m",
     replaces='"old"',
+    provisional=8,
+    metadata="name dmFsdWU=",
     stored_object=StoredObject(
         "a/b é", 12, '"e"', "token", {"sha256": "AA==-2"}, "a/b", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     ),
@@ -138,6 +140,19 @@ async def test_a_row_is_written_as_it_was_when_it_was_saved(checkpoint):
     upload.offset = 2
     await saving
     assert (await checkpoint.find("u")).upload.offset == 1
+
+
+async def test_what_is_kept_and_what_is_synced_of_it_are_one_transaction(checkpoint):
+    await checkpoint.save(make(offset=3, touched=1.0))
+    await checkpoint.add_receipt("u", Receipt(1, 10, '"1"', 1))
+    executor = checkpoint._executor
+    calls = executor.calls
+    await checkpoint.keep(make(offset=3, touched=2.0), 15, [(1, 10, 1), (2, 5, 2)])
+    assert executor.calls == calls + 1
+    record = await checkpoint.find("u")
+    assert (15, 2.0, {2: SyncedFile(2, 5, 2)}) == (record.upload.offset, record.upload.touched, record.synced)
+    await checkpoint.keep(make(offset=3, touched=3.0), 9, [])
+    assert (await checkpoint.find("u")).upload.offset == 15
 
 
 async def test_a_receipt_takes_the_place_of_the_part_file(checkpoint):
@@ -411,10 +426,24 @@ async def test_a_newer_version_takes_over_open_uploads(path):
         assert await checkpoint._ask(lambda db: db.execute("SELECT colour FROM upload").fetchone()[0]) == "blue"
 
 
+async def test_open_uploads_of_the_first_version_are_taken_over(path):
+    with sqlite3.connect(path) as db:
+        db.executescript(MIGRATIONS[0])
+        db.execute("PRAGMA user_version = 1")
+        db.execute(
+            "INSERT INTO upload (id, key, subject, state, created, offset, layout, meta) VALUES ('u', 'key', 's', "
+            """'open', 1.5, 7, '{"part_bytes": 10}', '{"token": "token", "checksum": "crc64nvme"}')"""
+        )
+    db.close()
+    async with opened(path) as checkpoint:
+        upload = (await checkpoint.find("u")).upload
+    assert (7, None, None) == (upload.offset, upload.provisional, upload.metadata)
+
+
 async def test_the_state_of_a_newer_version_is_refused(path):
     async with opened(path, migrations=LATER) as checkpoint:
         await checkpoint.save(make())
-    with pytest.raises(StateDirectoryError, match=r"written by a newer streamup \(state version 2, this one knows 1\)"):
+    with pytest.raises(StateDirectoryError, match=r"by a newer streamup \(state version 3, this one knows 2\)"):
         async with opened(path):
             pass
 

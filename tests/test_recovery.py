@@ -183,6 +183,36 @@ def test_receipts_beyond_a_lost_part_are_dropped(spool):
     assert (10, {1}, State.OPEN) == (found.received, set(record.upload.receipts), record.upload.state)
 
 
+# -- a provisional append -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("same_boot", [True, False])
+@pytest.mark.parametrize(
+    ("start", "left"),
+    [(0, {}), (4, {1: A[:4]}), (10, {1: A}), (14, {1: A, 2: B[:4]}), (20, {1: A, 2: B}), (26, {1: A, 2: B, 3: C})],
+)
+def test_a_provisional_append_is_cut_back_to_its_start(spool, start, left, same_boot):
+    record = make(spool, files={1: A, 2: B, 3: C}, synced=left, offset=start, provisional=start)
+    found = look(spool, record, same_boot=same_boot)
+    assert (start, left) == (found.received, on_disk(spool))
+    assert parts(found) == [(number, len(data), crc64nvme(data)) for number, data in left.items()]
+    assert list(record.synced.values()) == list(found.synced)
+    record.upload.recover(found.received, 5.0)
+    assert (State.OPEN, None) == (record.upload.state, record.upload.provisional)
+
+
+def test_a_provisional_append_begins_after_receipts_too(spool):
+    record = make(spool, receipts=(1,), files={2: B, 3: C}, synced={2: B[:4]}, offset=14, provisional=14)
+    found = look(spool, record, same_boot=True)
+    assert (14, {2: B[:4]}) == (found.received, on_disk(spool))
+
+
+def test_what_was_there_before_a_provisional_append_and_is_lost_fails_the_upload(spool):
+    record = make(spool, files={1: A[:3], 2: B}, synced={1: A}, offset=10, provisional=10)
+    record.upload.recover(look(spool, record, same_boot=True).received, 5.0)
+    assert record.upload.state is State.FAILED
+
+
 # -- sealed -------------------------------------------------------------------------------------------------------
 
 

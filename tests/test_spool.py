@@ -104,6 +104,14 @@ class Broken(Files):
         self._meet("sync_directory")
         super().sync_directory(path)
 
+    def truncate(self, path, size):
+        self._meet("truncate")
+        super().truncate(path, size)
+
+    def unlink(self, path):
+        self._meet("unlink")
+        super().unlink(path)
+
 
 @pytest.mark.parametrize("operation", ["append", "write"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -166,6 +174,43 @@ def test_a_failed_sync_is_an_error_of_the_spool(tmp_path, operation):
     spool = Spool(tmp_path, 80, Broken(**{operation: errno.EIO}))
     with pytest.raises(SpoolError, match="syncing"):
         spool.sync([part_file(spool)], new_names=True)
+
+
+async def written(spool, data, *more):
+    """A part file with a reserve of 10 that holds these bytes, and its checksum before `more` came."""
+    file = part_file(spool)
+    await spool.budget.reserve("u", 10)
+    file.reserved = 10
+    spool.append(file, memoryview(data))
+    crc = file.crc64nvme
+    for piece in more:
+        spool.append(file, memoryview(piece))
+    return file, crc
+
+
+async def test_a_cut_leaves_what_was_there_and_its_reserve(spool):
+    file, crc = await written(spool, b"abc", b"defg")
+    spool.cut("u", file, 3, crc)
+    assert (b"abc", 3, crc64nvme(b"abc"), None) == (file.path.read_bytes(), file.size, file.crc64nvme, file.fd)
+    assert (3, 3) == (file.reserved, spool.budget.reserved)
+    spool.append(file, memoryview(b"xyz"))
+    spool.close(file)
+    assert (b"abcxyz", crc64nvme(b"abcxyz")) == (file.path.read_bytes(), file.crc64nvme)
+
+
+async def test_a_cut_to_nothing_leaves_no_file(spool):
+    file, _ = await written(spool, b"abc")
+    spool.cut("u", file, 0, 0)
+    spool.cut("u", file, 0, 0)  # it may not have come to be
+    assert (False, 0, 0, 0) == (file.path.exists(), file.size, file.crc64nvme, spool.budget.reserved)
+
+
+@pytest.mark.parametrize(("operation", "size"), [("truncate", 3), ("unlink", 0)])
+async def test_a_cut_that_fails_is_an_error_of_the_spool(tmp_path, operation, size):
+    spool = Spool(tmp_path, 80, Broken(**{operation: errno.ENOSPC}))
+    file, crc = await written(spool, b"abc", b"def")
+    with pytest.raises(SpoolError, match=r"cutting u\.1"):
+        spool.cut("u", file, size, crc)
 
 
 async def test_a_removed_file_gives_its_reserve_back(spool):

@@ -11,6 +11,7 @@ from streamup.errors import (
     LengthExceeded,
     OffsetMismatch,
     PreconditionFailed,
+    TooLarge,
     UploadBusy,
 )
 from streamup.layout import Layout
@@ -127,19 +128,59 @@ def test_lengths_that_contradict_each_other_are_refused(declared, length, seal_a
     assert before == upload
 
 
+@pytest.mark.parametrize("declared", [{"length": 15}, {}])
+def test_a_body_that_must_end_within_the_length_is_refused_beyond_it(declared):
+    upload = make(**declared)
+    before = copy.deepcopy(upload)
+    with pytest.raises(TooLarge) as refused:
+        upload.begin_append(offset=12, length=15, seal_at=15, end=16)
+    assert (15, "max-size", before) == (refused.value.limit, refused.value.name, upload)
+    upload.begin_append(offset=12, length=15, seal_at=15, end=15)
+
+
+def test_where_no_length_is_known_a_body_may_end_anywhere():
+    upload = make()
+    upload.begin_append(offset=12, length=None, seal_at=None, end=1 << 60)
+    assert upload.length is None
+
+
+def test_a_provisional_append_is_marked_where_it_begins_and_forgotten_by_the_next():
+    upload = make()
+    upload.begin_append(offset=12, length=None, seal_at=15, provisional=True)
+    assert (12, 15) == (upload.provisional, upload.seal_at)
+    upload.begin_append(offset=12, length=None, seal_at=None)
+    assert upload.provisional is None
+
+
+def test_a_confirmed_append_keeps_its_word():
+    upload = make(provisional=12, seal_at=12)
+    upload.confirm()
+    assert (None, True) == (upload.provisional, upload.due)
+
+
+@pytest.mark.parametrize(
+    ("fields", "seal_at"),
+    [
+        ({"provisional": 12, "seal_at": 12}, None),
+        ({"provisional": 12, "seal_at": 20, "length": 20}, None),
+        ({"provisional": 12}, None),
+        ({"seal_at": 15}, 15),  # there was none to withdraw
+    ],
+)
+def test_a_withdrawn_append_takes_its_word_along(fields, seal_at):
+    upload = make(**fields)
+    upload.withdraw()
+    assert (None, seal_at, 12) == (upload.provisional, upload.seal_at, upload.received)
+
+
 def test_bytes_are_received_up_to_the_declared_length():
     upload = make(length=15)
-    assert upload.room == 3
     upload.receive(3)
-    assert (15, 0) == (upload.received, upload.room)
+    assert upload.received == 15
     with pytest.raises(LengthExceeded) as refused:
         upload.receive(1)
     assert {"limit": 15} == refused.value.numbers
     assert upload.received == 15
-
-
-def test_without_a_length_there_is_always_room():
-    assert make().room is None
 
 
 def test_the_offset_never_falls():
@@ -159,6 +200,7 @@ def test_the_offset_never_falls():
         ({"seal_at": 12}, True),
         ({"seal_at": 13}, False),
         ({"seal_at": 12, "state": SEALED}, False),
+        ({"seal_at": 12, "provisional": 12}, False),  # nobody has verified that this is all
         ({"seal_at": 0, "received": 0}, True),
     ],
 )
@@ -286,6 +328,12 @@ def test_a_restart_takes_what_it_finds():
         upload.add_receipt(Receipt(number, 5, f'"{number}"'))
     upload.recover(7, NOW)
     assert (OPEN, 7, {1, 2}, NOW) == (upload.state, upload.received, set(upload.receipts), upload.touched)
+
+
+def test_a_restart_forgets_a_provisional_append_and_its_word():
+    upload = make(received=0, provisional=12, seal_at=12)
+    upload.recover(12, NOW)
+    assert (OPEN, None, None, False) == (upload.state, upload.provisional, upload.seal_at, upload.due)
 
 
 def test_a_receipt_that_begins_where_the_run_ends_goes():

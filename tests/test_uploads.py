@@ -1,6 +1,7 @@
 """All uploads of a process, without HTTP: one writer each, the policies, the order of a key, and what goes wrong."""
 
 import asyncio
+import copy
 import errno
 import itertools
 import random
@@ -8,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import pytest
+from fake_body import Body
 from fake_store import FakeStore
 
 from streamup import registry, uploader, uploads
@@ -53,27 +55,6 @@ async def until(condition):
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - the condition is the state itself, which sets no event
             await asyncio.sleep(0)
-
-
-class Body:
-    """A body in memory: chunks, then its end. `None` among the chunks waits until the test says `go_on`."""
-
-    def __init__(self, *chunks, interrupted=None):
-        self.chunks = list(chunks)
-        self.ending = interrupted
-        self.interrupted = None
-        self.waiting = asyncio.Event()
-        self.go_on = asyncio.Event()
-
-    async def read(self):
-        if self.chunks and self.chunks[0] is None:
-            self.waiting.set()
-            await self.go_on.wait()
-            self.chunks.pop(0)
-        if self.chunks:
-            return self.chunks.pop(0)
-        self.interrupted = self.ending
-        return b""
 
 
 class FlakyCheckpoint(Checkpoint):
@@ -170,7 +151,7 @@ class Process:
     async def interrupted(self, data, **options):
         """An upload whose client went away after these bytes."""
         with pytest.raises(WriterStopped):
-            await self.send(Body(data, interrupted="reset"), **options)
+            await self.send(Body(*([data] if data else []), interrupted="reset"), **options)
         return self.uploads.open_upload(options.get("key", "key"), NOBODY)
 
     def running(self, writer, body):
@@ -181,8 +162,8 @@ class Process:
         return sorted(path.name for path in (self.directory / "spool").iterdir())
 
 
-def terms(*, content_length=None, seals=True, limit=None, length=None):
-    return BodyTerms(content_length=content_length, seals=seals, limit=limit, length=length)
+def terms(*, content_length=None, seals=True, **options):
+    return BodyTerms(content_length=content_length, seals=seals, **options)
 
 
 def creation(*, key="key", policy=None, description=None, **body):
@@ -296,6 +277,13 @@ async def test_an_interrupted_body_is_kept_durable_and_told(process, store):
     assert (13, State.OPEN, {}) == (record.upload.offset, record.upload.state, store.objects)
 
 
+@pytest.mark.parametrize("data", [b"abc", b""], ids=["announced", "nothing to announce"])
+async def test_that_the_writer_has_gone_is_committed(process, data):
+    live = await process.interrupted(data)
+    record = await process.checkpoint.find(live.upload.id)
+    assert (len(data), process.clock.now) == (record.upload.offset, record.upload.touched)
+
+
 async def test_an_append_goes_on_and_completes(process, store):
     await process.interrupted(b"0123456789abc")
     live = await process.uploads.write(await process.uploads.append(append(13), NOBODY), Body(b"def"))
@@ -350,8 +338,9 @@ async def test_a_chunked_range_that_ends_short_leaves_it_open(process):
     assert (State.OPEN, 4) == (live.upload.state, live.upload.offset)
 
 
-async def test_a_body_beyond_its_range_is_refused_and_kept_up_to_it(process):
-    writer = await process.create(seals=False, limit=5)
+@pytest.mark.parametrize("seals", [False, True])
+async def test_a_body_beyond_its_range_is_refused_and_kept_up_to_it(process, seals):
+    writer = await process.create(seals=seals, limit=5)
     with pytest.raises(BadRequest):
         await process.uploads.write(writer, Body(b"abcdefg"))
     live = process.uploads.open_upload("key", NOBODY)
@@ -378,6 +367,101 @@ async def test_what_has_reached_its_announced_end_seals_itself_although_the_clie
     writer = await process.create(content_length=5)
     live = await process.uploads.write(writer, Body(b"abcde", interrupted="reset"))
     await process.uploads.outcome(live, 5)
+    assert store.objects["key"].data == b"abcde"
+
+
+# -- an upload that ends where its length says --------------------------------------------------------------------
+
+
+AT_LENGTH = {"seals": False, "seals_at_length": True}
+
+
+async def add(process, live, data, *, interrupted=None, **options):
+    """An append of these bytes where the upload is, by the length's word."""
+    options = {"content_length": len(data)} | options
+    intent = append(live.upload.received, upload_id=live.upload.id, **AT_LENGTH | options)
+    body = Body(*([data] if data else []), interrupted=interrupted)
+    return await process.uploads.write(await process.uploads.append(intent, NOBODY), body)
+
+
+async def test_the_body_that_reaches_the_length_ends_the_upload(process, store):
+    live = await process.send(Body(), content_length=0, length=12, **AT_LENGTH)
+    for piece in (b"abcde", b"fghij"):
+        await add(process, live, piece)
+        assert (State.OPEN, live.upload.received) == (live.upload.state, live.upload.offset)
+    await process.uploads.outcome(await add(process, live, b"kl"), 5)
+    assert store.objects["key"].data == b"abcdefghijkl"
+
+
+@pytest.mark.parametrize("content_length", [3, None], ids=["declared", "chunked"])
+async def test_it_ends_although_the_client_went_after_its_last_byte(process, store, content_length):
+    live = await process.send(Body(b"ab"), content_length=2, length=5, **AT_LENGTH)
+    await add(process, live, b"cde", content_length=content_length, interrupted="reset")
+    await process.uploads.outcome(live, 5)
+    assert store.objects["key"].data == b"abcde"
+
+
+async def test_a_length_that_comes_when_all_bytes_are_there_ends_the_upload(process, store):
+    live = await process.send(Body(b"abcde"), content_length=5, **AT_LENGTH)
+    assert (State.OPEN, None) == (live.upload.state, live.upload.seal_at)
+    await process.uploads.outcome(await add(process, live, b"", length=5), 5)
+    assert store.objects["key"].data == b"abcde"
+
+
+async def test_an_upload_of_no_bytes_ends_with_its_creation(process, store):
+    live = await process.send(Body(), content_length=0, length=0, **AT_LENGTH)
+    await process.uploads.outcome(live, 5)
+    assert store.objects["key"].data == b""
+
+
+async def test_without_a_length_no_body_ends_the_upload(process):
+    live = await process.send(Body(b"abc"), content_length=3, **AT_LENGTH)
+    await add(process, live, b"")
+    assert (State.OPEN, 3) == (live.upload.state, live.upload.offset)
+
+
+async def test_a_body_that_would_go_beyond_the_length_is_refused_at_the_door(process, store):
+    live = await process.send(Body(b"ab"), content_length=2, length=5, **AT_LENGTH)
+    before = copy.deepcopy(live.upload)
+    with pytest.raises(TooLarge) as refused:
+        await add(process, live, b"cdef")
+    assert (5, "max-size", before) == (refused.value.limit, refused.value.name, live.upload)
+    with pytest.raises(OffsetMismatch):
+        await process.uploads.append(append(4, upload_id=live.upload.id, content_length=9, **AT_LENGTH), NOBODY)
+    with pytest.raises(TooLarge):
+        await process.create(key="other", content_length=6, length=5, **AT_LENGTH)
+    assert process.uploads.open_upload("other", NOBODY) is None
+    await process.uploads.outcome(await add(process, live, b"cde"), 5)
+    assert store.objects["key"].data == b"abcde"
+
+
+async def test_a_chunked_body_that_goes_beyond_the_length_fails_the_upload(process):
+    live = await process.send(Body(b"ab"), content_length=2, length=5, **AT_LENGTH)
+    with pytest.raises(LengthExceeded):
+        await add(process, live, b"cdef", content_length=None)
+    assert live.upload.state is State.FAILED
+
+
+async def test_a_length_over_the_limit_is_refused_whenever_it_comes(start):
+    async with start(max_upload_bytes=5) as process:
+        live = await process.send(Body(b"ab"), content_length=2, **AT_LENGTH)
+        with pytest.raises(TooLarge):
+            await add(process, live, b"", length=6)
+        assert live.upload.length is None
+
+
+async def test_reached_when_the_process_dies_it_seals_itself(start, store):
+    async with start() as first:
+        await die_after(first, b"abcde", length=5, **AT_LENGTH)
+    async with start() as second:
+        await until(lambda: len(second.uploads._registry) == 0)
+    assert store.objects["key"].data == b"abcde"
+
+
+async def test_a_sealing_stream_ends_at_the_length_that_an_earlier_request_declared(process, store):
+    live = await process.send(Body(b"ab"), seals=False, length=5)
+    writer = await process.uploads.append(append(2, upload_id=live.upload.id), NOBODY)
+    await process.uploads.outcome(await process.uploads.write(writer, Body(b"cde", interrupted="reset")), 5)
     assert store.objects["key"].data == b"abcde"
 
 
@@ -776,11 +860,10 @@ async def test_a_creation_that_was_not_committed_never_was(process):
     assert (await process.put(b"abc")).state is State.COMPLETE
 
 
-@pytest.mark.parametrize("kind", ["save", "announce"])
-async def test_an_upload_whose_commit_failed_is_dropped_and_read_again(process, store, kind):
+async def test_an_upload_whose_commit_failed_is_dropped_and_read_again(process, store):
     writer = await process.create()
     live = writer.live
-    process.checkpoint.failing = [kind]
+    process.checkpoint.failing = ["announce"]
     with pytest.raises(CheckpointError):
         await process.uploads.write(writer, Body(b"abc", interrupted="reset"))
     await until(lambda: process.uploads.open_upload("key", NOBODY) not in {None, live})
@@ -835,7 +918,7 @@ def sleep_shortly(monkeypatch):
 async def test_reading_again_over_and_over_holds_no_more_budget(process, monkeypatch):
     sleep_shortly(monkeypatch)
     writer = await process.create()
-    process.checkpoint.failing = ["save"] * 4
+    process.checkpoint.failing = ["announce"] + ["save"] * 3
     with pytest.raises(CheckpointError):
         await process.uploads.write(writer, Body(b"abc", interrupted="reset"))
     await until(lambda: process.uploads.open_upload("key", NOBODY) not in {None, writer.live})

@@ -6,11 +6,11 @@ examples in `tests/`, and its name in `PROTOCOLS` of server.py; no other room kn
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from streamup.errors import UploadError
+from streamup.digests import Digest
 from streamup.stores import Checksum
 from streamup.upload import Upload
 
@@ -22,7 +22,8 @@ Policy = Literal["reject", "append", "replace", "new"]
 class RequestHead:
     """A request without its body. `headers` ignore case. `content_length` None and not `chunked`: there is no body.
 
-    `key` stands for the route `/objects/{key}`, `upload_id` for `/uploads/{id}`, neither for `/uploads`.
+    `key` stands for the route `/objects/{key}`, `upload_id` for `/uploads/{id}`, neither for `/uploads`. `arrived` is
+    when, in unix seconds.
     """
 
     method: str
@@ -32,6 +33,7 @@ class RequestHead:
     query: Mapping[str, str] = field(default_factory=dict)
     content_length: int | None = None
     chunked: bool = False
+    arrived: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +44,20 @@ class ResponseHead:
     headers: Mapping[str, str] = field(default_factory=dict)
     document: Mapping[str, object] | None = None
 
+    def having(
+        self, headers: Mapping[str, str], *, status: int | None = None, document: Mapping[str, object] | None = None
+    ) -> ResponseHead:
+        """With more headers, perhaps with another status, and with more members in the document."""
+        members = self.document and {**self.document, **(document or {})}
+        return ResponseHead(status or self.status, {**self.headers, **headers}, members)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What the client wants stored beside the bytes. `checksum` None: the server's default."""
+    """What the client wants stored beside the bytes. `checksum` None: the server's default.
+
+    `metadata` is the client's own text about the upload, told again as it came.
+    """
 
     content_type: str | None = None
     content_encoding: str | None = None
@@ -54,29 +66,42 @@ class Description:
     user: Mapping[str, str] = field(default_factory=dict)
     checksum: Checksum | None = None
     if_none_match: bool = False
+    metadata: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BodyTerms:
     """What the client says of this request's body, before it comes.
 
-    `content_length` None: chunked. `limit`: the position this append must not pass. `seals`: a clean end of this body
-    is the end of the upload (with `limit`: if it reaches it). `length`: the declared total of the upload.
+    `content_length` None: chunked. `limit`: the position this append must not pass. `length`: the declared total of
+    the upload. `seals`: a clean end of this body is the end of the upload (with `limit`: if it reaches it); it
+    `declares` that end by its Content-Length, and no later request may move it. `seals_at_length`: the upload ends
+    where its length says, in this body or a later one. `digests`: of this body, whose bytes are provisional until they
+    match.
     """
 
     content_length: int | None
     seals: bool
+    declares: bool = False
+    seals_at_length: bool = False
     limit: int | None = None
     length: int | None = None
+    digests: tuple[Digest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Create:
-    """Begin an upload to `key`. `policy` None: the server's own; `respond_async`: do not wait for the store."""
+    """Begin an upload to `key`; without one, to a key that is made of its id and the `filename`.
 
-    key: str
+    `policy`: what happens to an open upload of the same key, None for the server's own. `independent`: nothing, there
+    may be several. `respond_async`: do not wait for the store.
+    """
+
+    key: str | None
     body: BodyTerms
     description: Description
+    filename: str | None = None
+    independent: bool = False
     policy: Policy | None = None
     respond_async: bool = False
 
@@ -139,17 +164,44 @@ class Discover:
 Intent = Create | Append | Inspect | Look | Fetch | Cancel | Discover
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the operator allows, as the protocols tell it."""
+
+    max_upload_bytes: int | None
+    expire_seconds: float
+
+
 class UploadProtocol(Protocol):
     """One wire protocol. No I/O, no state."""
 
-    def recognise(self, head: RequestHead) -> Intent | None:
-        """What the request asks for; None if it is not of this protocol. Raises `UploadError`s."""
+    @property
+    def fields(self) -> Collection[str]:
+        """Response fields of this protocol, for pages of other origins to read."""
         ...
 
-    def respond(self, intent: Create | Append | Inspect, upload: Upload) -> ResponseHead:
-        """The answer to a request that was carried out, with the upload as it is now."""
+    def speaks(self, head: RequestHead) -> bool:
+        """Whether the request is of this protocol."""
         ...
 
-    def refuse(self, intent: Intent | None, error: UploadError, /) -> Mapping[str, str]:
-        """Headers that this protocol adds to a refusal (intent None: before the request was understood)."""
+    def understand(self, head: RequestHead) -> Intent:
+        """What the request asks for. Raises `UploadError`s."""
+        ...
+
+    def respond(
+        self, head: RequestHead, intent: Create | Append | Inspect | Cancel, upload: Upload | None
+    ) -> ResponseHead:
+        """The answer to a request that was carried out, with the upload as it is now (None: there is none any more)."""
+        ...
+
+    def interim(self, head: RequestHead, upload: Upload, *, created: bool) -> ResponseHead | None:
+        """What is said while the body comes: of an upload that was `created` for it, or of its progress. Or nothing."""
+        ...
+
+    def refuse(self, head: RequestHead, error: Exception, refusal: ResponseHead) -> ResponseHead:
+        """The refusal in this protocol's words, from the one that suits them all. `error` may be a fault of ours."""
+        ...
+
+    def discover(self) -> Mapping[str, str]:
+        """Fields of an answer to OPTIONS."""
         ...

@@ -1,0 +1,71 @@
+"""Digests that a client sends with a body, and their running counterparts. Pure."""
+
+from __future__ import annotations
+
+import zlib
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha1, sha256, sha512
+from types import MappingProxyType
+from typing import Protocol
+
+from streamup.errors import DigestMismatch
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+    def digest(self) -> bytes: ...
+
+
+class _Crc32:
+    """zlib's CRC32 in hashlib's dress; big-endian, as tus and S3 write it."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: bytes, /) -> None:
+        self._value = zlib.crc32(data, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(4, "big")
+
+
+HASHES: Mapping[str, Callable[[], _Hash]] = MappingProxyType(
+    {
+        "crc32": _Crc32,
+        "sha1": lambda: sha1(usedforsecurity=False),  # tus demands it; it finds damage, not forgery
+        "sha256": sha256,
+        "sha512": sha512,
+    }
+)
+"""By algorithm. How a protocol spells them is its own business."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What the client says of its bytes: `algorithm` is a key of `HASHES`."""
+
+    algorithm: str
+    value: bytes
+
+
+class Running:
+    """The digests of a body while it comes."""
+
+    def __init__(self, expected: Sequence[Digest]) -> None:
+        self._expected = [(digest, HASHES[digest.algorithm]()) for digest in expected]
+
+    def update(self, data: bytes) -> None:
+        for _, running in self._expected:
+            running.update(data)
+
+    def check(self) -> None:
+        """Raise `DigestMismatch` unless every digest is what the client said."""
+        for expected, running in self._expected:
+            if (found := running.digest()) != expected.value:
+                raise DigestMismatch(expected.algorithm, _text(expected.value), _text(found))
+
+
+def _text(value: bytes) -> str:
+    return b64encode(value).decode()
