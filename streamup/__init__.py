@@ -8,9 +8,12 @@ The map
 
 =================  ==============================================================================================
 `layout`           byte position ↔ part; part sizes (pure)
+`keys`             good object keys, and names for uploads without one (pure)
+`forwarded`        whom the client thinks it is talking to, behind a proxy (pure)
+`digests`          digests that come with a body, and their running counterparts (pure)
 `upload`           `Upload`: state, numbers, what is allowed next (pure; read this first)
 `errors`           everything that can go wrong, by name (pure)
-`protocols/`       how clients ask: request head → intent, outcome → response head (pure; one file each)
+`protocols/`       how clients ask: request head → intent, outcome → response head (pure; one file each, over `fields`)
 `spool`            part files on local disk, and the budget that bounds them
 `accumulator`      bytes in, part files out
 `stores/`          where finished bytes go: the `ObjectStore` interface, and S3
@@ -30,8 +33,8 @@ The map
 =================  ==============================================================================================
 
 Imports point one way: `cli → server · local · client → auth · body → uploads → registry → writer · recovery ·
-uploader → accumulator → spool · checkpoint → protocols → upload → stores → config → layout · errors`. Pure rooms
-import the standard library only. `tests/test_rooms.py` holds the map to this.
+uploader → accumulator → spool · checkpoint → protocols → upload → stores → config → layout · keys · forwarded ·
+digests → errors`. Pure rooms import the standard library only. `tests/test_rooms.py` holds the map to this.
 
 A byte's way: `body.RequestBody.read` → `writer.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`
 (received) → `uploader.Drain` → `stores.ObjectStore.put_part` → `checkpoint.Checkpoint.add_receipt`, and the part file
@@ -43,7 +46,7 @@ The laws
 Each has a test that carries its name (`tests/test_laws.py`).
 
 1. **Received means on disk.** A body byte is in the spool before anything else happens to it. `kill -9` loses nothing
-   received.
+   received. (Bytes that come with a digest are received when it has matched, and until then they are nowhere else.)
 2. **Announced means durable.** An offset told to a client was synced and committed first. It survives a power cut and
    never falls. A sync is made for an announcement and when an interrupted writer settles, and only then: a stream that
    nobody asks about never waits for the disk.

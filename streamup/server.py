@@ -16,14 +16,17 @@ import asyncio
 import json
 import logging
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from aiohttp import http_parser, web
+from multidict import CIMultiDict
 
-from streamup import errors
+from streamup import errors, forwarded
 from streamup.auth import Authorizer
 from streamup.body import RequestBody
 from streamup.config import Config
@@ -43,6 +46,7 @@ from streamup.errors import (
     UploadBusy,
     UploadError,
 )
+from streamup.keys import validate_key
 from streamup.protocols import (
     Append,
     Cancel,
@@ -51,30 +55,27 @@ from streamup.protocols import (
     Fetch,
     Inspect,
     Intent,
+    Limits,
     Look,
     RequestHead,
     ResponseHead,
     UploadProtocol,
+    fields,
 )
-from streamup.protocols.plain import (
-    OBJECT_METHODS,
-    UPLOAD_METHODS,
-    UPLOADS_METHODS,
-    Plain,
-    upload_document,
-    validate_key,
-)
-from streamup.stores import ObjectStore, StoredObject
+from streamup.protocols.documents import upload_document
+from streamup.protocols.ietf import Ietf
+from streamup.protocols.plain import OBJECT_METHODS, UPLOAD_METHODS, UPLOADS_METHODS, Plain
+from streamup.protocols.tus import Tus
+from streamup.stores import Checksum, ObjectStore, StoredObject
 from streamup.upload import LIVE, State, Upload
 from streamup.uploads import Uploads
-from streamup.writer import Live
+from streamup.writer import Live, Writer
 
-PROTOCOLS: tuple[UploadProtocol, ...] = (Plain(),)
-"""Asked in this order; the first that recognises a request answers it."""
+PROTOCOLS: tuple[Callable[[Limits], UploadProtocol], ...] = (Tus, Ietf, Plain)
+"""Asked in this order; the first that speaks a request's language answers it."""
 
 STATUS: Mapping[type[StreamupError], int] = {
     errors.BadRequest: 400,
-    errors.LengthExceeded: 400,
     errors.Unauthorized: 401,
     errors.Forbidden: 403,
     errors.NotFound: 404,
@@ -88,7 +89,9 @@ STATUS: Mapping[type[StreamupError], int] = {
     errors.Gone: 410,
     errors.LengthRequired: 411,
     errors.PreconditionFailed: 412,
+    errors.UnsupportedVersion: 412,
     errors.TooLarge: 413,
+    errors.UnsupportedMedia: 415,
     errors.UploadBusy: 423,
     errors.NotImplementedHere: 501,
     errors.StoreError: 503,
@@ -107,30 +110,33 @@ LINGER_SECONDS = 2
 KEEPALIVE_SECONDS = 20
 """Idle connections, and connections that never complete a request head."""
 
+INTERIM = "Upload Resumption Supported"
+"""What 104 says in words."""
+
 SHUTDOWN_SECONDS = 1
 """How long answers may still be on their way once every writer has settled."""
+
+REPORT_SECONDS = 1.0
+"""How often a client that can be told while it sends learns what is durable; each time costs a sync (law 2)."""
 
 PRESIGNED_SECONDS = 3600
 RETRY_SECONDS = 5
 
-EXPOSED = (
-    "ETag, Location, Range, Repr-Digest, Upload-Offset, Upload-Complete, Upload-Length, Upload-Limit, "
-    "x-amz-checksum-crc64nvme, x-amz-checksum-sha256"
-)
+EXPOSED = ("ETag", "Repr-Digest", *(f"x-amz-checksum-{name}" for name in Checksum if name is not Checksum.NONE))
+"""What pages of other origins may read, beside the fields of the protocols."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request on its way."""
+    """One request on its way. `front` is what a trusted proxy has told of the client's side."""
 
     request: web.Request
     head: RequestHead
     body: RequestBody
-    subject: str
     protocol: UploadProtocol
-    intent: Intent
+    front: forwarded.Front
 
 
 class Server:
@@ -141,6 +147,9 @@ class Server:
         self._uploads = uploads
         self._store = store
         self._authorizer = Authorizer.of(config)
+        self._limits = Limits(max_upload_bytes=config.max_upload_bytes, expire_seconds=config.expire_seconds)
+        self._protocols = [protocol(self._limits) for protocol in PROTOCOLS]
+        self._exposed = ", ".join(dict.fromkeys([*EXPOSED, *(f for p in self._protocols for f in p.fields)]))
         self._runners: list[web.AppRunner] = []
         self._sites: list[web.TCPSite] = []
         self.addresses: list[tuple[str, int]] = []
@@ -219,94 +228,150 @@ class Server:
         began = asyncio.get_running_loop().time()
         body = RequestBody(request, self._config.idle_seconds)
         exchange: Exchange | None = None
+        intent: Intent | None = None
         try:
-            exchange = self._understand(request, body)
-            response = await self._answer(exchange)
+            exchange = self._meet(request, body)
+            subject = self._authorizer.authorize(exchange.head)
+            _check_expectation(request)
+            intent = exchange.protocol.understand(exchange.head)
+            response = await self._answer(exchange, intent, subject)
         except (UploadError, StoreError, SpoolError, CheckpointError) as error:
             in_time = asyncio.get_running_loop().time() - began < CONTINUE_SECONDS
-            response = _refusal(error, exchange, instead_of_continue=body.awaited and in_time)
+            response = _refusal(error, exchange, intent, instead_of_continue=body.awaited and in_time)
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             _cut(request)
             raise
+        if exchange and (location := response.headers.get("Location", "")).startswith("/"):
+            response.headers["Location"] = exchange.front.location(location, host=request.headers.get("Host"))
         self._add_cors(request, response)
         if request.can_read_body:
             response.force_close()
         return response
 
-    def _understand(self, request: web.Request, body: RequestBody) -> Exchange:
-        """Authority, then syntax. Raises `UploadError`s; nothing has been touched yet."""
-        subject = self._authorizer.authorize(request)
-        if request.headers.get("Expect", "100-continue").lower() != "100-continue":
-            raise BadRequest("The only expectation there is, is 100-continue.")
-        head = self._head(request)
-        for protocol in PROTOCOLS:
-            if intent := protocol.recognise(head):
-                return Exchange(request, head, body, subject, protocol, intent)
-        raise NotFound("No protocol of this server knows such a request.")
+    def _meet(self, request: web.Request, body: RequestBody) -> Exchange:
+        """The request as protocols see it, and whose language it is in. Raises `NotFound`, `BadRequest`."""
+        front = forwarded.front(request.remote, request.headers, self._config.trusted_proxies)
+        if front.host is not None:
+            front = replace(front, scheme=front.scheme or request.scheme)
+        head = self._head(request, front)
+        return Exchange(request, head, body, next(p for p in self._protocols if p.speaks(head)), front)
 
-    def _head(self, request: web.Request) -> RequestHead:
-        key = upload_id = None
-        match _target(request.raw_path):
-            case ["objects", rest]:
-                key = validate_key(_decoded(rest), self._config.prefix)
-            case ["uploads", rest] if rest and "/" not in rest:
-                upload_id = _decoded(rest)
-            case ["uploads"]:
-                pass
-            case _:
-                raise NotFound("Objects are at /objects/KEY, uploads at /uploads and /uploads/ID.")
-        coding = ",".join(request.headers.getall("Transfer-Encoding", []))
+    def _head(self, request: web.Request, front: forwarded.Front) -> RequestHead:
+        headers = _headers(request, front)
+        try:
+            key, upload_id = self._route(request.raw_path)
+        except UploadError:
+            # Who may not ask is not told what is wrong with the question.
+            self._authorizer.authorize(RequestHead(method=request.method, headers=headers))
+            raise
         return RequestHead(
-            method=request.method,
+            method=request.method if upload_id is None else fields.effective_method(request.method, headers),
             key=key,
             upload_id=upload_id,
-            headers=request.headers,
-            query=request.query,
+            headers=headers,
+            query=_query(request.rel_url.raw_query_string),
             content_length=request.content_length,
-            chunked="chunked" in coding.lower(),
+            chunked="chunked" in headers.get("Transfer-Encoding", "").lower(),
+            arrived=time.time(),
         )
 
-    async def _answer(self, exchange: Exchange) -> web.StreamResponse:  # noqa: PLR0911 - one for each intent
+    def _route(self, raw_path: str) -> tuple[str | None, str | None]:
+        """The key or the upload id in the request target; neither for `/uploads`."""
+        match _target(raw_path):
+            case ["objects", rest]:
+                return validate_key(_decoded(rest), self._config.prefix), None
+            case ["uploads"] | ["uploads", ""]:
+                return None, None
+            case ["uploads", rest] if "/" not in rest:
+                return None, _decoded(rest)
+        raise NotFound("Objects are at /objects/KEY, uploads at /uploads and /uploads/ID.")
+
+    async def _answer(self, exchange: Exchange, intent: Intent, subject: str) -> web.StreamResponse:  # noqa: PLR0911 - one for each intent
         """The one place where intents are told apart, for all protocols."""
-        match exchange.intent:
-            case Create() | Append() as intent:
-                return _response(await self._receive(exchange, intent))
-            case Inspect() as intent:
-                return _response(await self._inspect(exchange, intent))
+        match intent:
+            case Create() | Append():
+                return _response(await self._receive(exchange, intent, subject))
+            case Inspect():
+                return _response(await self._inspect(exchange, intent, subject))
             case Look(key=str(key)):
-                return await self._look_at_key(key, exchange.subject)
+                return await self._look_at_key(key, subject)
             case Look(upload_id=str(upload_id)):
-                return await self._look_at_upload(upload_id, exchange.subject)
+                return await self._look_at_upload(upload_id, exchange.head, subject)
             case Look():
-                return await self._list(exchange.subject)
+                return await self._list(subject)
             case Fetch(key=key):
                 return await self._fetch(key)
-            case Cancel() as intent:
-                return await self._cancel(intent, exchange.subject)
+            case Cancel():
+                await self._cancel(intent, subject)
+                return _response(exchange.protocol.respond(exchange.head, intent, None))
             case Discover():
                 return self._discover(exchange.head)
 
     # -- bytes --------------------------------------------------------------------------------------------------
 
-    async def _receive(self, exchange: Exchange, intent: Create | Append) -> ResponseHead:
+    async def _receive(self, exchange: Exchange, intent: Create | Append, subject: str) -> ResponseHead:
         """Take the body, and answer when its outcome is known or the store has taken too long."""
         try:
             if isinstance(intent, Create):
-                writer = await self._uploads.create(intent, exchange.subject)
+                writer = await self._uploads.create(intent, subject)
             else:
-                writer = await self._uploads.append(intent, exchange.subject)
+                writer = await self._uploads.append(intent, subject)
         except (AlreadyComplete, NotFound, OffsetMismatch, UploadBusy) as error:
-            live = await self._repeated(intent, exchange.subject)
+            live = await self._repeated(intent, subject)
             if live is None:
                 raise
-            log.debug("a seal was repeated: %s", error)
+            log.debug("an ending was repeated: %s", error)
         else:
-            live = await self._uploads.write(writer, exchange.body)
+            if isinstance(intent, Create):
+                self._interim(exchange, writer.live.upload, created=True)
+            async with self._reporting(exchange, writer):
+                live = await self._uploads.write(writer, exchange.body)
         upload = live if isinstance(live, Upload) else await self._outcome(live, respond_async=intent.respond_async)
         if upload.failure:
             raise upload.failure
-        return exchange.protocol.respond(intent, upload)
+        return exchange.protocol.respond(exchange.head, intent, upload)
+
+    @asynccontextmanager
+    async def _reporting(self, exchange: Exchange, writer: Writer) -> AsyncIterator[None]:
+        """While its body comes, tell the client what of it is durable, if its protocol has words for that."""
+        upload = writer.live.upload
+        if exchange.protocol.interim(exchange.head, upload, created=False) is None or self._config.no_interim:
+            yield
+            return
+        reports = asyncio.create_task(self._report(exchange, writer.live), name=f"report {upload.id}")
+        try:
+            yield
+        finally:
+            reports.cancel()
+            await asyncio.wait([reports])
+
+    async def _report(self, exchange: Exchange, live: Live) -> None:
+        told = 0
+        while True:
+            await asyncio.sleep(REPORT_SECONDS)
+            try:
+                offset = await self._uploads.announce(live)
+            except (UploadError, SpoolError, CheckpointError):
+                return  # the writer meets it, too, and answers
+            if offset > told:
+                told = offset
+                self._interim(exchange, live.upload, created=False)
+
+    def _interim(self, exchange: Exchange, upload: Upload, *, created: bool) -> None:
+        """An interim response, past aiohttp, which knows none but 100."""
+        head = exchange.protocol.interim(exchange.head, upload, created=created)
+        transport = exchange.request.transport
+        if head is None or self._config.no_interim or transport is None or exchange.request.version < (1, 1):
+            return
+        if transport.get_write_buffer_size():
+            return  # a client that reads nothing: what waits for it must not grow (law 8)
+        headers = dict(head.headers)
+        if "Location" in headers:
+            host = exchange.request.headers.get("Host")
+            headers["Location"] = exchange.front.location(headers["Location"], host=host)
+        lines = [f"HTTP/1.1 {head.status} {INTERIM}", *(f"{name}: {value}" for name, value in headers.items())]
+        transport.write("\r\n".join([*lines, "", ""]).encode())
 
     async def _outcome(self, live: Live, *, respond_async: bool = False) -> Upload:
         if live.upload.state is State.OPEN:
@@ -315,13 +380,28 @@ class Server:
         return await self._uploads.outcome(live, seconds)
 
     async def _repeated(self, intent: Create | Append, subject: str) -> Live | Upload | None:
-        """The sealed or complete upload that this request seals once more, because its first answer was lost."""
-        if isinstance(intent, Create) or not intent.body.seals or intent.body.content_length != 0:
+        """The sealed or complete upload that this request ends once more, because its first answer was lost.
+
+        Anything else that is asked of a sealed upload learns its end, too: raises `AlreadyComplete`.
+        """
+        if isinstance(intent, Create):
             return None
         found = await self._newest(intent, subject)
         upload = found.upload if isinstance(found, Live) else found
-        sealed = upload is not None and upload.state is not State.OPEN and upload.size == intent.offset
-        return found if sealed else None
+        if upload is None or upload.state is State.OPEN:
+            return None
+        body = intent.body
+        adds_nothing = body.content_length == 0 and (body.seals or body.seals_at_length)
+        # By its key alone a body is no repetition: it may be the first of another upload.
+        is_the_last = intent.upload_id is not None and body.seals and body.content_length is not None
+        ends = intent.offset + (body.content_length or 0)
+        if (adds_nothing or is_the_last) and ends == upload.size:
+            return found
+        if isinstance(found, Live) and intent.upload_id is not None:
+            upload = await self._outcome(found)
+            if upload.state is State.COMPLETE:
+                raise AlreadyComplete(f"It has become the object {upload.key}, with {upload.size} bytes.", upload.size)
+        return None
 
     async def _newest(self, intent: Append | Inspect, subject: str) -> Live | Upload | None:
         """The upload that an intent addresses, whatever its state."""
@@ -330,8 +410,8 @@ class Server:
         key = intent.key or ""
         return self._uploads.newest(key, subject) or await self._uploads.newest_ended(key, subject)
 
-    async def _inspect(self, exchange: Exchange, intent: Inspect) -> ResponseHead:
-        found = await self._newest(intent, exchange.subject)
+    async def _inspect(self, exchange: Exchange, intent: Inspect, subject: str) -> ResponseHead:
+        found = await self._newest(intent, subject)
         if found is None:
             raise NotFound("No upload of this key is known. Begin at byte 0.")
         upload = found
@@ -345,7 +425,7 @@ class Server:
         total = upload.length if upload.size is None else upload.size
         if intent.total is not None and total is not None and intent.total != total:
             raise BadRequest(f"The upload has {total} bytes, not {intent.total}.", expected_length=total)
-        return exchange.protocol.respond(intent, upload)
+        return exchange.protocol.respond(exchange.head, intent, upload)
 
     # -- looking ------------------------------------------------------------------------------------------------
 
@@ -371,10 +451,11 @@ class Server:
             raise NotFound("There is no object and no unfinished upload under this key.")
         return _object_response(stored)
 
-    async def _look_at_upload(self, upload_id: str, subject: str) -> web.Response:
+    async def _look_at_upload(self, upload_id: str, head: RequestHead, subject: str) -> web.Response:
         upload = await self._uploads.look(upload_id, subject)
         rate = self._uploads.rate(upload_id)
-        headers = {"Cache-Control": "no-store"}
+        lifetime = fields.remaining(upload, self._limits, head.arrived)
+        headers = {"Cache-Control": "no-store"} | fields.length(upload) | fields.limit(self._limits, lifetime)
         if rate is None:  # with a live writer the number would be old before it arrives, and HEAD is there to stop it
             headers["Upload-Offset"] = str(upload.offset)
             headers["Upload-Complete"] = "?1" if upload.state is State.COMPLETE else "?0"
@@ -396,7 +477,7 @@ class Server:
         url = await self._store.presign_get(key, PRESIGNED_SECONDS)
         return web.Response(status=307, headers={"Location": url, "Cache-Control": "no-store"})
 
-    async def _cancel(self, intent: Cancel, subject: str) -> web.Response:
+    async def _cancel(self, intent: Cancel, subject: str) -> None:
         if intent.upload_id is not None:
             await self._cancel_upload(intent.upload_id, subject)
         elif self._config.deletes:
@@ -405,7 +486,6 @@ class Server:
             await self._uploads.cancel(live)
         else:
             raise NotFound("No upload of this key is open, and objects are not deleted by this server (--deletes).")
-        return web.Response(status=204)
 
     async def _cancel_upload(self, upload_id: str, subject: str) -> None:
         live = await self._uploads.find(upload_id, subject)
@@ -417,12 +497,10 @@ class Server:
             raise
 
     def _discover(self, head: RequestHead) -> web.Response:
-        limit = self._config.max_upload_bytes
         allowed = OBJECT_METHODS if head.key else UPLOAD_METHODS if head.upload_id else UPLOADS_METHODS
-        headers = {
-            "Allow": allowed,
-            "Upload-Limit": "min-size=0" if limit is None else f"min-size=0, max-size={limit}",
-        }
+        headers = {"Allow": allowed}
+        for protocol in self._protocols:
+            headers |= protocol.discover()
         if "Access-Control-Request-Method" in head.headers:
             headers["Access-Control-Allow-Methods"] = allowed
             headers["Access-Control-Allow-Headers"] = head.headers.get("Access-Control-Request-Headers", "")
@@ -436,11 +514,16 @@ class Server:
             response.headers.add("Vary", "Origin")
         if origin and origin.lower() in self._config.cors_origins:
             response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers["Access-Control-Expose-Headers"] = EXPOSED
+            response.headers["Access-Control-Expose-Headers"] = self._exposed
 
 
 async def _keep_expecting(_: web.Request) -> None:
     """Here aiohttp would send 100 Continue; the body does it when it is read."""
+
+
+def _check_expectation(request: web.Request) -> None:
+    if request.headers.get("Expect", "100-continue").lower() != "100-continue":
+        raise BadRequest("The only expectation there is, is 100-continue.")
 
 
 def _tls(config: Config) -> ssl.SSLContext | None:
@@ -457,6 +540,19 @@ def _tls(config: Config) -> ssl.SSLContext | None:
     return context
 
 
+def _headers(request: web.Request, front: forwarded.Front) -> Mapping[str, str]:
+    """The request's fields: one that came several times is a list (RFC 9110, 5.3); Host is what the client named."""
+    headers = request.headers
+    if front.host is None and len({name.lower() for name in headers}) == len(headers):
+        return headers
+    joined: CIMultiDict[str] = CIMultiDict()
+    for name, value in headers.items():
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    if front.host is not None:
+        joined["Host"] = front.host
+    return joined
+
+
 def _target(raw_path: str) -> list[str]:
     """The request target's path as first segment and rest, undecoded (RFC 9112, 3.2: origin-form or absolute-form)."""
     path = raw_path.partition("?")[0].partition("#")[0]
@@ -464,6 +560,14 @@ def _target(raw_path: str) -> list[str]:
         path = "/" + path.partition("://")[2].partition("/")[2]
     first, slash, rest = path[1:].partition("/")
     return [first, rest] if slash else [first]
+
+
+def _query(text: str) -> Mapping[str, str]:
+    """The parameters, each as it came first. Strictly UTF-8: one of them is a key."""
+    try:
+        return dict(reversed(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=100)))
+    except ValueError:
+        raise BadRequest("The query is UTF-8, percent-encoded, with a hundred parameters at most.") from None
 
 
 def _decoded(text: str) -> str:
@@ -487,33 +591,35 @@ def _json(document: Mapping[str, object], *, status: int = 200, headers: Mapping
 
 
 def _object_response(stored: StoredObject) -> web.Response:
-    headers = {"ETag": stored.etag, "Upload-Complete": "?1", "Cache-Control": "no-store"}
+    headers = {"ETag": stored.etag, "Upload-Complete": "?1", "Upload-Offset": str(stored.size)}
+    headers["Cache-Control"] = "no-store"
     headers |= {f"x-amz-checksum-{name}": value for name, value in stored.checksums.items()}
     if stored.content_type:
         headers["Content-Type"] = stored.content_type
     return web.Response(headers=headers | {"Content-Length": str(stored.size)})
 
 
-def _refusal(error: StreamupError, exchange: Exchange | None, *, instead_of_continue: bool) -> web.Response:
-    """An error as a problem document (RFC 9457)."""
+def _refusal(
+    error: StreamupError, exchange: Exchange | None, intent: Intent | None, *, instead_of_continue: bool
+) -> web.Response:
+    """An error as a problem document (RFC 9457), in the words of the client's protocol."""
     status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
-    sends = exchange is not None and isinstance(exchange.intent, Create | Append)
-    if sends and isinstance(error, SpoolFull | StoreError):
+    if isinstance(intent, Create | Append) and isinstance(error, SpoolFull | StoreError):
         status = 503 if instead_of_continue else 507
     headers: dict[str, str] = {}
-    if exchange and isinstance(error, UploadError):
-        headers |= exchange.protocol.refuse(exchange.intent, error)
-    if status in {423, 503, 507}:
-        headers["Retry-After"] = str(RETRY_SECONDS)
     if isinstance(error, NotAllowed):
         headers["Allow"] = error.allowed
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = 'Basic realm="streamup", charset="UTF-8", Bearer realm="streamup"'
-    problem = _problem(error, status)
+    refusal = ResponseHead(status, headers, _problem(error, status))
+    if exchange:
+        refusal = exchange.protocol.refuse(exchange.head, error, refusal)
+    if refusal.status in {423, 503, 507}:
+        refusal = refusal.having({"Retry-After": str(RETRY_SECONDS)})
     return web.Response(
-        status=status,
-        headers=headers,
-        body=json.dumps(problem).encode() + b"\n",
+        status=refusal.status,
+        headers=refusal.headers,
+        body=json.dumps(refusal.document).encode() + b"\n",
         content_type="application/problem+json",
     )
 

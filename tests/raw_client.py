@@ -57,12 +57,17 @@ async def eventually(condition: Callable[[], Any | Awaitable[Any]], seconds: flo
 
 @dataclass(frozen=True)
 class Answer:
-    """A response. The names of `headers` are lower-case; `interim` holds the statuses that came before it."""
+    """A response. The names of `headers` are lower-case; `before` holds the interim ones that came before it."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes = b""
-    interim: tuple[int, ...] = ()
+    before: tuple[Answer, ...] = ()
+
+    @property
+    def interim(self) -> tuple[int, ...]:
+        """The statuses of the interim responses."""
+        return tuple(answer.status for answer in self.before)
 
     @property
     def json(self) -> dict[str, Any]:
@@ -137,23 +142,27 @@ class Client:
     async def answer(self, seconds: float = PATIENCE_SECONDS) -> Answer:
         """The next response, interim ones skipped (and noted). Raises `IncompleteReadError` if none comes."""
         method = self.methods.pop(0) if self.methods else "PUT"
-        interim: list[int] = []
+        before: list[Answer] = []
         async with asyncio.timeout(seconds):
             while True:
                 status, headers = await self._head()
                 if status >= 200:
                     break
-                interim.append(status)
+                before.append(Answer(status, headers))
             size = 0 if method == "HEAD" or status in {204, 304} else int(headers.get("content-length", 0))
             body = await self.reader.readexactly(size)
-        return Answer(status, headers, body, tuple(interim))
+        return Answer(status, headers, body, tuple(before))
 
     async def interim(self, seconds: float = PATIENCE_SECONDS) -> int:
         """The status of the next response, which must be an interim one."""
+        return (await self.told(seconds)).status
+
+    async def told(self, seconds: float = PATIENCE_SECONDS) -> Answer:
+        """The next response, which must be an interim one."""
         async with asyncio.timeout(seconds):
-            status, _ = await self._head()
+            status, headers = await self._head()
         assert status < 200, status
-        return status
+        return Answer(status, headers)
 
     async def ended(self, seconds: float = PATIENCE_SECONDS) -> bytes:
         """Whatever still comes until the server has ended the connection, in whatever way."""

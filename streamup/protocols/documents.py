@@ -1,0 +1,58 @@
+"""JSON that is told about uploads and objects, whoever asks. Pure."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from datetime import UTC, datetime
+
+from streamup.stores import Receipt
+from streamup.upload import LIVE, State, Upload
+
+
+def object_document(upload: Upload) -> dict[str, object]:
+    """The object, as the answer to the request that completed it."""
+    stored = upload.stored_object
+    return {
+        "key": upload.key,
+        "size": upload.size,
+        "etag": stored.etag if stored else None,
+        "checksum": dict(stored.checksums) if stored else None,
+        "parts": len(upload.receipts) or (1 if upload.size else 0),
+        "upload": upload.id,
+    }
+
+
+def upload_document(
+    upload: Upload, *, writing: bool, expire_seconds: float, rate: float | None = None
+) -> dict[str, object]:
+    """The upload, as JSON for whoever looks. Sizes in bytes, times RFC 3339, `rate` in bytes a second."""
+    return {
+        "id": upload.id,
+        "key": upload.key,
+        "state": upload.state.value,
+        "reason": upload.reason,
+        "offset": upload.offset,
+        "received": upload.received,
+        "stored": upload.size if upload.state is State.COMPLETE else upload.stored,
+        "length": next((n for n in (upload.size, upload.length, upload.seal_at) if n is not None), None),
+        "writer": writing,
+        "rate": rate,
+        "created": _time(upload.created),
+        "expires": _time(upload.expires(expire_seconds)),
+        "ended": _time(upload.ended),
+        "parts": [_part_document(receipt) for _, receipt in sorted(upload.receipts.items())],
+        "object": object_document(upload) if upload.state not in LIVE and upload.stored_object else None,
+    }
+
+
+def _part_document(receipt: Receipt) -> dict[str, object]:
+    document: dict[str, object] = {"number": receipt.number, "size": receipt.size, "etag": receipt.etag}
+    if receipt.crc64nvme is not None:
+        document["crc64nvme"] = b64encode(receipt.crc64nvme.to_bytes(8, "big")).decode()
+    if receipt.sha256 is not None:
+        document["sha256"] = b64encode(receipt.sha256).decode()
+    return document
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
