@@ -25,7 +25,7 @@ StreamupError
 │   ├── Unauthorized            no credential, or a wrong one
 │   ├── Forbidden               a right credential that does not allow this, or a foreign page
 │   ├── NotAllowed              the method does not exist on this route, or is switched off
-│   ├── NotImplementedHere      a transfer coding other than chunked
+│   ├── NotImplementedHere      what this server or its store cannot do, or cannot verify
 │   └── SpoolFull               no room for another upload now
 ├── StoreError                  the object store; translated where it enters (stores/)
 │   ├── StoreUnavailable        no answer, or one that says "later": ask again

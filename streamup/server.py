@@ -149,7 +149,7 @@ class Server:
         self._authorizer = Authorizer.of(config)
         self._limits = Limits(max_upload_bytes=config.max_upload_bytes, expire_seconds=config.expire_seconds)
         self._protocols = [protocol(self._limits) for protocol in PROTOCOLS]
-        self._exposed = ", ".join(dict.fromkeys([*EXPOSED, *(f for p in self._protocols for f in p.fields)]))
+        self._exposed = ", ".join(dict.fromkeys([*EXPOSED, *(f for p in self._protocols for f in p.response_fields)]))
         self._runners: list[web.AppRunner] = []
         self._sites: list[web.TCPSite] = []
         self.addresses: list[tuple[str, int]] = []
@@ -228,6 +228,7 @@ class Server:
         began = asyncio.get_running_loop().time()
         body = RequestBody(request, self._config.idle_seconds)
         exchange: Exchange | None = None
+        subject: str | None = None
         intent: Intent | None = None
         try:
             exchange = self._meet(request, body)
@@ -238,6 +239,8 @@ class Server:
         except (UploadError, StoreError, SpoolError, CheckpointError) as error:
             in_time = asyncio.get_running_loop().time() - began < CONTINUE_SECONDS
             response = _refusal(error, exchange, intent, instead_of_continue=body.awaited and in_time)
+            if exchange and subject is not None:
+                self._add_offset(exchange.head, subject, response)
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             _cut(request)
@@ -274,6 +277,7 @@ class Server:
             content_length=request.content_length,
             chunked="chunked" in headers.get("Transfer-Encoding", "").lower(),
             arrived=time.time(),
+            version=(request.version.major, request.version.minor),
         )
 
     def _route(self, raw_path: str) -> tuple[str | None, str | None]:
@@ -443,7 +447,7 @@ class Server:
             headers = {
                 "Upload-Offset": str(live.upload.offset),
                 "Upload-Complete": "?0",
-                "Location": f"/uploads/{live.upload.id}",
+                "Location": fields.location(live.upload.id),
                 "Cache-Control": "no-store",
             }
             return web.Response(headers=headers | ({"ETag": stored.etag} if stored else {}))
@@ -506,6 +510,12 @@ class Server:
             headers["Access-Control-Allow-Headers"] = head.headers.get("Access-Control-Request-Headers", "")
             headers["Access-Control-Max-Age"] = "86400"
         return web.Response(status=204, headers=headers)
+
+    def _add_offset(self, head: RequestHead, subject: str, response: web.Response) -> None:
+        """Every answer to a PATCH tells where to go on, if that is known by now."""
+        live = self._uploads.live(head.upload_id or "", subject)
+        if head.method == "PATCH" and live and live.writer is None and live.upload.state is State.OPEN:
+            response.headers.setdefault("Upload-Offset", str(live.upload.offset))
 
     def _add_cors(self, request: web.Request, response: web.StreamResponse) -> None:
         """For origins that the operator has named; the authorizer has refused all others."""

@@ -52,8 +52,8 @@ DOOR_SECONDS = 0.6
 PROMPT_SECONDS = 1.0
 """A sealed upload that the store confirms within this needs no sync of its own: its bytes are there (law 2)."""
 
-MOST_PROVISIONAL_BYTES = 256 << 20
-"""Slow clients that say no length reserve that much each: it takes forty to fill the default spool, and not eight."""
+MOST_PROVISIONAL_BYTES = 64 << 20
+"""The longest body that may come with a digest: its client reserves that much of the spool before its first byte."""
 
 MOST_VERSIONS = 1000
 """Numbered names that are tried for one key: each costs a question to the store."""
@@ -191,8 +191,11 @@ class Uploads:
         return live.upload
 
     async def announce(self, live: Live) -> int:
-        """The offset that may be told now: what is received, made durable (law 2)."""
-        return await self._registry.announce(live)
+        """The offset that may be told now: what is received, made durable (law 2).
+
+        May be cancelled, and goes on by itself: a sync that fails must have its consequence (law 10).
+        """
+        return await asyncio.shield(self._registry.spawn(self._registry.announce(live), f"announce {live.upload.id}"))
 
     # -- questions ----------------------------------------------------------------------------------------------
 
@@ -234,11 +237,10 @@ class Uploads:
 
     async def look_all(self, subject: str) -> list[Upload]:
         """A subject's live uploads, oldest first, then those that ended last."""
-        live = [live.upload for live in self._registry if live.upload.subject == subject]
-        ended = [record.upload for record in await self._checkpoint.ended(100)]
-        return live + [
-            upload for upload in ended if upload.subject == subject and self._registry.get(upload.id) is None
-        ]
+        found = {live.upload.id: live.upload for live in self._registry}
+        for record in await self._checkpoint.ended(100):
+            found.setdefault(record.upload.id, record.upload)  # one that has ended meanwhile is there already
+        return [upload for upload in found.values() if upload.subject == subject]
 
     def live(self, upload_id: str, subject: str) -> Live | None:
         """The upload if it is live and this subject's."""
@@ -409,8 +411,8 @@ class Uploads:
         writer.settled.set()
 
     async def _arrived(self, writer: Writer) -> None:
-        """The first bytes of a body are here: now an upload that it replaces may go."""
-        if old := writer.replaces:
+        """The first bytes of a body are here, and they count: now an upload that it replaces may go."""
+        if (old := writer.replaces) and writer.live.upload.provisional is None:
             await asyncio.shield(self._registry.spawn(self._give_way(old), f"replace {old.upload.id}"))
 
     async def _give_way(self, old: Live) -> None:
@@ -446,6 +448,7 @@ class Uploads:
             await self._registry.end(live)
         elif terms.digests and ending is None:
             await self._registry.confirm(live)
+            await self._arrived(writer)
         elif terms.digests:
             await self._registry.withdraw(live)
 
@@ -590,7 +593,7 @@ def _begin_append(upload: Upload, offset: int | None, body: BodyTerms, seal_at: 
 
 def _length(body: BodyTerms, start: int) -> int | None:
     """The total that this request declares, in words or by its framing."""
-    if body.length is None and body.declares and body.content_length is not None:
+    if body.length is None and body.declares and body.content_length is not None and not body.digests:
         return start + body.content_length
     return body.length
 

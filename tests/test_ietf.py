@@ -221,13 +221,14 @@ def test_an_example_is_understood_and_answered(name):
         ("POST /objects/a", ["Upload-Complete: ?0"], True),
         ("PUT /objects/a?upload-complete=0", [], True),
         ("PUT /objects/a", [], False),
-        ("PUT /objects/a", ["Upload-Complete: 1"], False),
-        ("PUT /objects/a", ["Upload-Complete: ?1", "Upload-Complete: ?1"], False),
+        ("PUT /objects/a", ["Upload-Complete: 1"], True),
+        ("PUT /objects/a", ["Upload-Complete: ?1", "Upload-Complete: ?1"], True),
+        ("PUT /objects/a?upload-complete=maybe", [], True),
         ("PUT /objects/a", ["Upload-Complete: ?1", "Content-Range: bytes */12"], False),
         ("GET /objects/a", ["Upload-Complete: ?1"], False),
-        ("PUT /objects/a", ["Upload-Incomplete: ?1"], False),
+        ("PUT /objects/a", ["Upload-Incomplete: ?1"], True),
         ("PUT /objects/a", ["Upload-Incomplete: ?1", "Upload-Draft-Interop-Version: 3"], True),
-        ("PUT /objects/a", ["Upload-Complete: ?1", "Upload-Draft-Interop-Version: 3"], False),
+        ("PUT /objects/a", ["Upload-Complete: ?1", "Upload-Draft-Interop-Version: 3"], True),
         ("PUT /objects/a", ["Upload-Draft-Interop-Version: 6"], False),
     ],
 )
@@ -250,15 +251,37 @@ def test_every_version_creates_and_appends(version, all_of_it):
 def test_interop_3_says_upload_incomplete_and_means_the_inverse():
     named = "Upload-Draft-Interop-Version: 3"
     assert understand(create("Upload-Incomplete: ?1", named)).body.seals is False
-    assert understand(create("Upload-Incomplete: ?0", named)).body.seals is True
-    with pytest.raises(BadRequest, match="Upload-Incomplete"):
-        understand(create("Upload-Complete: ?1", named))
+    assert understand(create("Upload-Incomplete: ?0", "Content-Length: 0", named)).body.seals is True
+    assert understand(create("Upload-Incomplete: ?1", "Upload-Complete: ?1", named)).body.seals is False
 
 
 @pytest.mark.parametrize("version", [*VERSIONS[1:], *UNKNOWN, None])
 def test_from_interop_4_on_upload_complete_replaces_upload_incomplete(version):
+    both = ("Upload-Complete: ?0", "Upload-Incomplete: ?0")
+    assert understand(create(*both, version=version)).body.seals is False
+
+
+@pytest.mark.parametrize("version", [*VERSIONS, *UNKNOWN, None])
+def test_that_this_is_not_all_is_heard_in_either_field(version):
+    """Not overheard: it would make a truncated object whole."""
+    for said in ("Upload-Complete: ?0", "Upload-Incomplete: ?1"):
+        head = request(f"PUT /objects/a\nContent-Length: 5\n{said}\nUpload-Draft-Interop-Version: {version}")
+        assert understand(head).body.seals is False
+
+
+@pytest.mark.parametrize(
+    "said", ["Upload-Complete: 0", "Upload-Complete: ?0\nUpload-Complete: ?0", "Upload-Complete: no"]
+)
+def test_an_object_whose_completeness_cannot_be_read_is_refused(said):
     with pytest.raises(BadRequest, match="Upload-Complete"):
-        understand(create("Upload-Incomplete: ?1", version=version))
+        understand(request(f"PUT /objects/a\nContent-Length: 5\n{said}"))
+
+
+def test_an_empty_append_that_only_brings_the_length_is_the_last():
+    head = request("PATCH /uploads/u1\nUpload-Offset: 7\nUpload-Length: 7\nContent-Length: 0")
+    assert understand(head).body.seals
+    with pytest.raises(BadRequest):
+        understand(request("PATCH /uploads/u1\nUpload-Offset: 7\nUpload-Length: 8\nContent-Length: 0"))
 
 
 @pytest.mark.parametrize("event", [Done(upload(offset=3)), Done(complete(3)), Refused(AlreadyComplete("", 3), 409)])
@@ -458,7 +481,8 @@ def test_up_to_interop_6_clients_never_hear_an_offset_that_they_take_for_success
 @pytest.mark.parametrize("state", [State.SEALED, State.COMPLETING])
 def test_from_interop_7_on_clients_know_that_only_upload_complete_says_so(version, state):
     whole = upload(state, offset=7, size=7)
-    for asked in (head(version), part(said="?1", version=version), create("Upload-Complete: ?1", version=version)):
+    all_of_it = create("Upload-Complete: ?1", "Content-Length: 7", version=version)
+    for asked in (head(version), part(said="?1", version=version), all_of_it):
         told = answer(asked, Done(whole))
         assert (told.status, told.headers["Upload-Offset"], told.headers["Upload-Complete"]) == (202, "7", "?0")
         assert ("Location" in told.headers) is (asked.method != "HEAD")
@@ -488,7 +512,7 @@ def test_interop_9_and_all_others_may_create_and_end_an_empty_upload(version):
 
 @pytest.mark.parametrize("version", [*VERSIONS, None])
 def test_the_answer_of_the_creation_can_be_had_again(version):
-    created = answer(create("Upload-Complete: ?1", version=version), Done(complete(7)))
+    created = answer(create("Upload-Complete: ?1", "Content-Length: 7", version=version), Done(complete(7)))
     assert answer(append("Content-Length: 0", offset=7, said="?1", version=version), Done(complete(7))) == created
 
 
@@ -569,6 +593,7 @@ def test_a_refusal_keeps_the_fields_it_came_with():
 def test_a_creation_says_what_is_stored_with_the_object():
     head = create(
         "Upload-Complete: ?1",
+        "Content-Length: 0",
         "Content-Type: video/mp4",
         "Content-Encoding: gzip",
         "X-Amz-Meta-Camera: North",
@@ -598,10 +623,16 @@ def test_on_an_object_its_key_is_the_key_and_the_policy_of_its_open_upload_count
     assert (intent.key, intent.independent, intent.policy) == ("a/b", False, "replace")
 
 
-def test_on_uploads_there_may_be_no_body_and_on_an_object_there_must_be_one():
-    assert understand(create("Upload-Complete: ?1")).body.content_length == 0
+def test_no_framing_is_no_body_but_never_an_object():
+    assert understand(create("Upload-Complete: ?0")).body.content_length == 0
+    for line in ("PUT /objects/a", "POST /uploads"):
+        with pytest.raises(LengthRequired):
+            understand(create("Upload-Complete: ?1", line=line))
+
+
+def test_http_1_0_says_the_length():
     with pytest.raises(LengthRequired):
-        understand(create("Upload-Complete: ?1", line="PUT /objects/a"))
+        understand(replace(append(said="?1"), version=(1, 0)))
 
 
 def test_a_live_body_comes_in_chunks():
@@ -803,5 +834,5 @@ def test_every_request_is_understood_and_answered_or_refused_by_name(head, outco
 
 
 def test_the_content_type_of_an_append_is_not_the_objects():
-    head = create("Upload-Complete: ?1", "Content-Type: application/partial-upload")
+    head = create("Upload-Complete: ?0", "Content-Type: application/partial-upload")
     assert understand(head).description.content_type is None

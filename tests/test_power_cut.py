@@ -147,8 +147,11 @@ class Stream:
         return offset
 
     def finish(self) -> None:
-        offset = self.ask()
-        where = {"Content-Range": f"bytes {offset}-{len(self.body) - 1}/{len(self.body)}"}
+        offset, size = self.ask(), len(self.body)
+        if offset < size:
+            where = {"Content-Range": f"bytes {offset}-{size - 1}/{size}"}
+        else:  # an empty range is none
+            where = {"Content-Range": f"bytes */{size}", "Upload-Complete": "?1"}
         answer = self.server.ask("PUT", f"/objects/{self.key}", where, self.body[offset:])
         if answer.status != 201:
             raise LostError(f"{self.key} cannot be finished: {answer}")

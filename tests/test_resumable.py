@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import hashlib
 import random
+import threading
 import time
 import zlib
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_network
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from conftest import BODY, PART_BYTES, REST, START, Service, StartService, strict_store
@@ -35,6 +38,8 @@ from test_laws import Disk, held_checkpoint
 
 from streamup.config import parse_api_key
 from streamup.errors import CheckpointError
+from streamup.spool import Files
+from streamup.upload import State
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -1819,3 +1824,130 @@ async def test_nobody_else_says_where_uploads_are(start_service):
     answer = await service.ask("POST", "/uploads?key=b", START, forged | ietf(complete=False))
     assert answer.before[0].headers["location"] == answer.headers["location"]
     assert answer.headers["location"].startswith("/uploads/")
+
+
+# -- what a review found --------------------------------------------------------------------------------------------
+
+
+class OneBadSync(Files):
+    """One sync fails (EIO), and only its caller learns of it, as on Linux. It takes until `gate` is set."""
+
+    def __init__(self) -> None:
+        self.armed = False
+        self.begun, self.gate = threading.Event(), threading.Event()
+
+    def sync(self, path: Path) -> None:
+        if self.armed:
+            self.armed = False
+            self.begun.set()
+            assert self.gate.wait(PATIENCE_SECONDS)
+            raise OSError(errno.EIO, "I/O error")
+        super().sync(path)
+
+
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize("ends", ["before", "after"])
+@pytest.mark.usefixtures("often")
+async def test_law_10_a_report_whose_sync_fails_has_its_consequence_though_its_request_ends(
+    start_service, caplog, complete, ends
+):
+    disk, store = OneBadSync(), strict_store()
+    gate = store.hold("put_part")
+    service = await start_service(files=disk, store=store, store_timeout_seconds=1.0)
+    client = await service.connect()
+    await client.send(head("POST", "/uploads?key=a", CHUNKED | ietf(complete=complete)))
+    disk.armed = True
+    await client.send(chunk(START))
+    assert await asyncio.to_thread(disk.begun.wait, PATIENCE_SECONDS)
+    if ends == "before":  # the body ends while the disk still works
+        await client.send(LAST_CHUNK)
+        writers = [live for live in service.uploads._registry if live.writer]
+        if complete:
+            await eventually(lambda: not any(live.writer for live in writers))
+    disk.gate.set()
+    client.methods.append("POST")
+    answer = await client.answer()
+    assert answer.status in {410, 507}
+    (upload,) = (await service.ask("GET", "/uploads")).json["uploads"]
+    assert upload["state"] == "failed"
+    assert (await service.checkpoint.find(upload["id"])).upload.state is State.FAILED
+    assert service.uploads.live(upload["id"], "anonymous") is None
+    assert service.spool.budget.reserved == 0
+    gate.release()
+    await eventually(lambda: not service.spooled())
+    caplog.clear()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Upload-Incomplete": "?1"},
+        {"Upload-Incomplete": "?1", VERSION: "9"},
+        {"Upload-Complete": "?0", VERSION: "3"},
+        {"Upload-Complete": "?0, ?0"},
+        {"Upload-Complete": "0"},
+        {"Upload-Complete": "no"},
+    ],
+)
+async def test_law_7_who_says_that_this_is_not_all_gets_no_object(service, headers):
+    answer = await service.ask("PUT", "/objects/a", b"half", headers)
+    assert answer.status in {201, 400}
+    assert answer.headers.get("upload-complete") == "?0"
+    assert service.data("a") is None
+    assert not service.store.objects
+
+
+async def test_an_object_is_not_replaced_by_a_tus_creation_without_its_version(service):
+    await service.ask("PUT", "/objects/a", b"the object that is there")
+    refused(await service.ask("POST", "/objects/a", b"", DEFERRED), 412)
+    assert service.data("a") == b"the object that is there"
+
+
+@pytest.mark.parametrize(("method", "version"), [("POST", "1.1"), ("POST", "1.0")])
+async def test_a_creation_that_is_all_and_has_no_framing_replaces_nothing(service, method, version):
+    await service.ask("PUT", "/objects/a", b"the object that is there")
+    refused(await service.ask(method, "/uploads?key=a", headers=ietf(None, complete=True), version=version), 411)
+    assert service.data("a") == b"the object that is there"
+
+
+async def test_an_append_by_http_1_0_says_its_length(service):
+    location = await created(service)
+    patch = {"Upload-Offset": "0", "Upload-Complete": "?1", "Content-Type": PARTIAL}
+    refused(await service.ask("PATCH", location, headers=patch, version="1.0"), 411)
+    assert await offset_of(service, location) == 0
+
+
+async def test_the_length_of_a_body_that_does_not_match_is_forgotten_with_it(service):
+    location = await created(service)
+    answer = await service.ask("PATCH", location, b"12345", ietf(complete=True, offset=0) | content_digest(b"x"))
+    refused(answer, 400)
+    assert answer.offset == 0
+    assert "upload-length" not in (await service.ask("HEAD", location)).headers
+    answer = await service.ask("PATCH", location, b"hello world", ietf(complete=True, offset=0))
+    assert answer.status == 201
+    assert service.data("a") == b"hello world"
+
+
+@pytest.mark.parametrize("good", [True, False])
+async def test_a_body_replaces_an_upload_once_its_digest_has_matched(service, good):
+    old = await service.leave()
+    digest = content_digest(b"body" if good else b"x")
+    answer = await service.ask("PUT", "/objects/a?interrupted=replace", b"body", ietf(complete=True) | digest)
+    assert answer.status == (201 if good else 400)
+    state = "cancelled" if good else "open"
+    assert (await service.ask("GET", f"/uploads/{old}")).json["state"] == state
+
+
+@pytest.mark.parametrize("protocol", ["plain", "ietf"])
+@pytest.mark.parametrize("guard", [{"Upload-Checksum": "sha1 AAAA"}, {"Trailer": "Content-Digest"}])
+async def test_a_digest_that_is_not_verified_is_not_taken(service, protocol, guard):
+    said = ietf(complete=True) if protocol == "ietf" else {}
+    refused(await service.ask("PUT", "/objects/a", chunks=[b"body"], headers=said | guard), 501)
+    assert not service.store.objects
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_what_is_complete_cannot_be_cancelled(service, version):
+    answer = await service.ask("POST", "/uploads?key=a", b"body", ietf(version, complete=True))
+    location = f"/uploads/{answer.json['upload']}"
+    refused(await service.ask("DELETE", location, headers={VERSION: str(version)}), 409)

@@ -23,7 +23,7 @@ class RequestHead:
     """A request without its body. `headers` ignore case. `content_length` None and not `chunked`: there is no body.
 
     `key` stands for the route `/objects/{key}`, `upload_id` for `/uploads/{id}`, neither for `/uploads`. `arrived` is
-    when, in unix seconds.
+    when, in unix seconds. `version` is that of HTTP/1.
     """
 
     method: str
@@ -34,6 +34,7 @@ class RequestHead:
     content_length: int | None = None
     chunked: bool = False
     arrived: float = 0.0
+    version: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +177,8 @@ class UploadProtocol(Protocol):
     """One wire protocol. No I/O, no state."""
 
     @property
-    def fields(self) -> Collection[str]:
-        """Response fields of this protocol, for pages of other origins to read."""
+    def response_fields(self) -> Collection[str]:
+        """What pages of other origins may read of its answers."""
         ...
 
     def speaks(self, head: RequestHead) -> bool:

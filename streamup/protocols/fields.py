@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import get_args
 from urllib.parse import quote, unquote
 
@@ -24,7 +25,7 @@ MOST_USER_METADATA_BYTES = 2048
 MOST_BYTES = 10**15 - 1
 """The largest Integer of a structured field (RFC 9651, 3.3.1); S3's largest object is a twentieth of it."""
 
-GUARDS = ("repr-digest", "content-digest", "content-md5")
+GUARDS = ("repr-digest", "content-digest", "content-md5", "upload-checksum")
 """Digests that a client gives to be verified. Not verifying one that was given would be a false promise."""
 
 CONTENT_DIGESTS: Mapping[str, tuple[str, int]] = {"sha-256": ("sha256", 32), "sha-512": ("sha512", 64)}
@@ -80,14 +81,14 @@ def media_type(head: RequestHead) -> str:
 def framing(head: RequestHead, *, required: bool = False) -> int | None:
     """Content-Length, None for a chunked body. With neither there is no body (RFC 9112, 6.3), unless one is required.
 
-    Raises `LengthRequired`, `NotImplementedHere`.
+    HTTP/1.0 requires it always (RFC 1945, 7.2.2). Raises `LengthRequired`, `NotImplementedHere`.
     """
     coding = head.headers.get("Transfer-Encoding", "").strip().lower()
     if coding not in {"", "chunked"}:
         raise NotImplementedHere(f"Transfer-Encoding {coding!r} is not implemented. Use chunked.")
     if head.chunked:
         return None
-    if required and head.content_length is None:
+    if head.content_length is None and (required or head.version < (1, 1)):
         raise LengthRequired("Send a Content-Length, or the body in chunks (Transfer-Encoding: chunked).")
     return head.content_length or 0
 
@@ -106,9 +107,11 @@ def check_length(terms: BodyTerms, start: int) -> None:
 
 
 def refuse_guards(head: RequestHead, *, verified: str = "") -> None:
-    """`verified` is the one guard (lower-case) that this kind of request does verify."""
-    for name in map(str.lower, head.headers):
-        if name != verified and (name in GUARDS or name.startswith("x-amz-checksum-")):
+    """`verified` is the one guard (lower-case) that this kind of request does verify; in a trailer none is."""
+    names = [name for name in map(str.lower, head.headers) if name != verified]
+    names += [name.strip() for name in head.headers.get("Trailer", "").lower().split(",")]
+    for name in names:
+        if name in GUARDS or name.startswith("x-amz-checksum-"):
             raise NotImplementedHere(f"{name} cannot be verified by this version. Send the body without it.")
     if "aws-chunked" in head.headers.get("Content-Encoding", "").lower():
         raise NotImplementedHere("The coding aws-chunked belongs to S3's own clients. Send the bytes as they are.")
@@ -239,13 +242,16 @@ def respond_async(head: RequestHead) -> bool:
 
 # -- answers ------------------------------------------------------------------------------------------------------
 
+UNCONFIRMED = "Every byte of this upload is here, its object is not there yet. Ask again, or end it by an empty PATCH."
+
+
 PREFERENCE_APPLIED = {"Preference-Applied": "respond-async"}
 """RFC 7240, 3."""
 
 
-def location(upload: Upload) -> str:
+def location(upload_id: str) -> str:
     """The upload resource, as a path; the server knows how clients see that."""
-    return f"/uploads/{upload.id}"
+    return f"/uploads/{upload_id}"
 
 
 def length(upload: Upload) -> dict[str, str]:
@@ -275,3 +281,13 @@ def final(upload: Upload) -> dict[str, str]:
         "Upload-Offset": str(upload.size),
         "Location": f"/objects/{quote(upload.key)}",
     }
+
+
+def patient(head: RequestHead, status: int) -> int:
+    """A status that says "later" to a client that knows how to resume.
+
+    After a 5xx to HEAD tus-js-client begins another upload; 507 says nothing of later.
+    """
+    if head.method == "HEAD" and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return HTTPStatus.LOCKED
+    return HTTPStatus.SERVICE_UNAVAILABLE if status == HTTPStatus.INSUFFICIENT_STORAGE else status

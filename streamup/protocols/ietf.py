@@ -43,12 +43,15 @@ PROBLEMS = "https://iana.org/assignments/http-problem-types#"
 
 VERSION = "Upload-Draft-Interop-Version"
 
+COMPLETENESS: Mapping[str, bool] = {"Upload-Complete": False, "Upload-Incomplete": True}
+"""The fields that say whether this is all, and whether they say the inverse."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """How one interop version differs. `number` None: no version is named, or one that is not implemented.
 
-    `complete` is the field that says whether this is all (`inverse`: whether it is not). `reports`: 104 with
+    `complete` is the field that says whether this is all, one of `COMPLETENESS`. `reports`: 104 with
     `Upload-Offset` during an append. `appended`: the status of an append after which more will come. `lifetime`: the
     limit's name. `media_type`: PATCH must have one. `offset_is_success`: its clients take an offset that equals the
     length for success, so they must not hear one before the object is there. `completed`: it has a problem type of
@@ -57,7 +60,6 @@ class Draft:
 
     number: int | None
     complete: str = "Upload-Complete"
-    inverse: bool = False
     reports: bool = True
     appended: int = 204
     lifetime: str = "max-age"
@@ -71,7 +73,7 @@ _EARLY = Draft(number=5, appended=201, lifetime="expires", media_type=False, off
 NAMELESS = Draft(number=None)
 
 DRAFTS: Mapping[int, Draft] = {
-    3: replace(_EARLY, number=3, complete="Upload-Incomplete", inverse=True, reports=False),
+    3: replace(_EARLY, number=3, complete="Upload-Incomplete", reports=False),
     5: _EARLY,
     6: replace(_EARLY, number=6, media_type=True, completed=True),
     7: Draft(number=7, completed=True),
@@ -84,7 +86,7 @@ DRAFTS: Mapping[int, Draft] = {
 class Ietf:
     """Creation on `/uploads` and `/objects/{key}`; what is done to `/uploads/{id}`, if no other protocol claims it."""
 
-    fields = (
+    response_fields = (
         "Location",
         "Upload-Offset",
         "Upload-Complete",
@@ -103,7 +105,8 @@ class Ietf:
         if head.key is None:
             return head.method == "POST"
         creates = head.method in {"PUT", "POST"} and "Content-Range" not in head.headers
-        return creates and _complete(head, _draft(head)) is not None
+        # Also if it cannot be read: "this is not all" must not become a whole object (law 7).
+        return creates and any(name in head.headers or name.lower() in head.query for name in COMPLETENESS)
 
     def understand(self, head: RequestHead) -> Intent:
         draft = _draft(head)
@@ -111,7 +114,7 @@ class Ietf:
             return _create(head, draft)
         if head.method in {"PATCH", "POST"}:
             return _append(head, draft)
-        if any(name in head.headers for name in ("Upload-Offset", draft.complete)):
+        if any(name in head.headers for name in ("Upload-Offset", *COMPLETENESS)):
             raise BadRequest(f"{head.method} asks; Upload-Offset and {draft.complete} belong into the answer (4.3.1).")
         return Inspect(upload_id=head.upload_id) if head.method == "HEAD" else Cancel(upload_id=head.upload_id)
 
@@ -128,15 +131,16 @@ class Ietf:
         headers = self._progress(head, draft, upload)
         if upload.state is State.OPEN:
             statuses = {Create: 201, Append: draft.appended, Inspect: 204}
-            return ResponseHead(statuses[type(intent)], headers | _place(intent, upload))
+            place = {"Location": fields.location(upload.id)} if isinstance(intent, Create) else {}
+            return ResponseHead(statuses[type(intent)], headers | place)
         if isinstance(intent, Inspect) and not draft.offset_is_success:
             return ResponseHead(202, headers)
         if isinstance(intent, Inspect) or (draft.offset_is_success and not isinstance(intent, Create)):
-            raise UploadBusy("Every byte of this upload is here; its object is not there yet. Ask again.")
+            raise UploadBusy(fields.UNCONFIRMED)
         if draft.offset_is_success:
             del headers["Upload-Offset"]
         applied = fields.PREFERENCE_APPLIED if intent.respond_async else {}
-        return ResponseHead(202, headers | applied | {"Location": fields.location(upload)}, object_document(upload))
+        return ResponseHead(202, headers | applied | {"Location": fields.location(upload.id)}, object_document(upload))
 
     def _complete(self, draft: Draft, intent: Create | Append | Inspect, upload: Upload) -> ResponseHead:
         """Append: the answer that the creation would have had; so often as somebody asks for it (4.4.2)."""
@@ -166,19 +170,17 @@ class Ietf:
         if not created:
             return ResponseHead(104, {"Upload-Offset": str(upload.offset)} | _version(draft))
         limit = fields.limit(self._limits, self._limits.expire_seconds, name=draft.lifetime)
-        return ResponseHead(104, {"Location": fields.location(upload)} | limit | _version(draft))
+        return ResponseHead(104, {"Location": fields.location(upload.id)} | limit | _version(draft))
 
     def refuse(self, head: RequestHead, error: Exception, refusal: ResponseHead) -> ResponseHead:
         draft = _draft(head)
-        words = _words(draft, error)
+        words = _words(head, draft, error)
         headers = {**_version(draft), **words.headers}
         if head.method in {"PUT", "POST", "PATCH"}:
             headers = _completeness(draft, complete=False) | headers
         status = words.status or refusal.status
-        if head.method == "HEAD" and status >= 500:  # noqa: PLR2004 - a server's error, of any kind
-            status = 423  # after a 5xx here tus-js-client begins another upload
-        elif draft.number is not None and status == 507:  # noqa: PLR2004 - Insufficient Storage
-            status = 503  # what says "later" to a client that knows how to resume
+        if draft.number is not None or head.method == "HEAD":  # who names no version may be curl --retry
+            status = fields.patient(head, status)
         return refusal.having(headers, status=status, document={**(words.document or {}), "status": status})
 
     def discover(self) -> Mapping[str, str]:
@@ -194,15 +196,21 @@ def _draft(head: RequestHead) -> Draft:
     return NAMELESS if number is None else DRAFTS.get(int(number), NAMELESS)
 
 
-def _complete(head: RequestHead, draft: Draft) -> bool | None:
-    """Whether this request carries all that is still to come; None if it does not say."""
-    value = fields.boolean(head, draft.complete)
-    return None if value is None else value is not draft.inverse
+def _is_all(head: RequestHead, draft: Draft) -> bool | None:
+    """Whether this request carries all that is still to come; None if it does not say.
+
+    In the version's own field, or in the other one: "this is not all" must not be overlooked (law 7).
+    """
+    for name in sorted(COMPLETENESS, key=draft.complete.__ne__):
+        value = fields.boolean(head, name)
+        if value is not None:
+            return value is not COMPLETENESS[name]
+    return None
 
 
 def _create(head: RequestHead, draft: Draft) -> Create:
     """4.2: any request with `Upload-Complete`."""
-    complete = _complete(head, draft)
+    complete = _is_all(head, draft)
     if complete is None:
         raise BadRequest(
             f"An upload is created with {draft.complete} (?1 if this body is all of it, ?0 if more will follow), or in "
@@ -227,7 +235,9 @@ def _create(head: RequestHead, draft: Draft) -> Create:
 
 def _append(head: RequestHead, draft: Draft) -> Append:
     """4.4: the body continues at `Upload-Offset`."""
-    offset, complete = fields.integer(head, "Upload-Offset"), _complete(head, draft)
+    offset, complete = fields.integer(head, "Upload-Offset"), _is_all(head, draft)
+    if complete is None and head.content_length == 0 and offset == fields.integer(head, "Upload-Length"):
+        complete = True  # so tus-js-client ends a stream whose length it has only just learnt
     if offset is None or complete is None:
         raise BadRequest(
             "An append to an upload names its place: Upload-Offset (bytes received so far; HEAD tells it) and "
@@ -246,7 +256,8 @@ def _terms(head: RequestHead, start: int, *, seals: bool) -> BodyTerms:
     """Raises `LengthConflict`: 4.1.3, all indicators of the length must agree."""
     fields.refuse_guards(head, verified="content-digest")
     terms = BodyTerms(
-        content_length=fields.framing(head, required=head.key is not None),
+        # An empty object is to be meant: who creates and seals in one says how long the body is.
+        content_length=fields.framing(head, required=head.key is not None or (seals and head.upload_id is None)),
         seals=seals,
         declares=seals,
         length=fields.integer(head, "Upload-Length"),
@@ -266,14 +277,10 @@ def _version(draft: Draft) -> dict[str, str]:
 
 def _completeness(draft: Draft, *, complete: bool) -> dict[str, str]:
     """The draft's own field, and always the one by which newer clients know what happened."""
-    return {"Upload-Complete": f"?{complete:d}", draft.complete: f"?{complete is not draft.inverse:d}"}
+    return {"Upload-Complete": f"?{complete:d}", draft.complete: f"?{complete is not COMPLETENESS[draft.complete]:d}"}
 
 
-def _place(intent: Create | Append | Inspect, upload: Upload) -> dict[str, str]:
-    return {"Location": fields.location(upload)} if isinstance(intent, Create) else {}
-
-
-def _words(draft: Draft, error: Exception) -> ResponseHead:  # noqa: PLR0911 - one for each error
+def _words(head: RequestHead, draft: Draft, error: Exception) -> ResponseHead:  # noqa: PLR0911 - one for each error
     """What the draft adds to a refusal; status 0 leaves the one that there is."""
     match error:
         case OffsetMismatch(expected=offset):
@@ -281,12 +288,12 @@ def _words(draft: Draft, error: Exception) -> ResponseHead:  # noqa: PLR0911 - o
         case WriterStopped(offset=offset):
             return ResponseHead(0, {"Upload-Offset": str(offset)})
         case UploadExists(offset=int(offset), upload_id=str(upload_id)):
-            return ResponseHead(0, {"Upload-Offset": str(offset), "Location": f"/uploads/{upload_id}"})
+            return ResponseHead(0, {"Upload-Offset": str(offset), "Location": fields.location(upload_id)})
         case LengthConflict() | LengthExceeded():
             return ResponseHead(0, {}, {"type": PROBLEMS + "inconsistent-upload-length"})
         case AlreadyComplete(size=int(size)):
             headers = {"Upload-Offset": str(size)} | _completeness(draft, complete=True)
-            if draft.completed:
+            if draft.completed and head.method != "DELETE":
                 return ResponseHead(400, headers, {"type": PROBLEMS + "completed-upload"})
             return ResponseHead(0, headers)
         case TooLarge(name=name, limit=limit):

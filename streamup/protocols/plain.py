@@ -38,10 +38,10 @@ _RANGE = re.compile(r"bytes (?:(\*)|(\d{1,15})-(?:(\d{1,15})|\*))/(?:(\d{1,15})|
 class Plain:
     """The protocol of clients that know no protocol. It speaks everything, so it is asked last."""
 
-    fields = ("ETag", "Location", "Range", "Upload-Offset", "Upload-Complete", "Upload-Length")
+    response_fields = ("ETag", "Location", "Range", "Upload-Offset", "Upload-Complete", "Upload-Length")
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, _limits: Limits) -> None:
+        """Plain HTTP has no words for limits."""
 
     def speaks(self, _head: RequestHead) -> bool:
         return True
@@ -88,7 +88,11 @@ class Plain:
             case OffsetMismatch(expected=offset) | WriterStopped(offset=offset):
                 return refusal.having({"Upload-Offset": str(offset), "Upload-Complete": "?0"})
             case UploadExists(offset=int(offset), upload_id=str(upload_id)):
-                headers = {"Upload-Offset": str(offset), "Upload-Complete": "?0", "Location": f"/uploads/{upload_id}"}
+                headers = {
+                    "Upload-Offset": str(offset),
+                    "Upload-Complete": "?0",
+                    "Location": fields.location(upload_id),
+                }
                 return refusal.having(headers)
         return refusal
 
@@ -196,4 +200,4 @@ def _range(upload: Upload) -> dict[str, str]:
 
 
 def _progress(upload: Upload) -> dict[str, str]:
-    return {"Upload-Offset": str(upload.offset), "Location": fields.location(upload)} | fields.length(upload)
+    return {"Upload-Offset": str(upload.offset), "Location": fields.location(upload.id)} | fields.length(upload)

@@ -66,7 +66,7 @@ _TOKEN = "!#$&'*+-.^_`|~"  # noqa: S105 - RFC 9110, 5.6.2, but for the %
 class Tus:
     """Creation on `/uploads` (or `/objects/{key}`, for that key); the upload resource is `/uploads/{id}`."""
 
-    fields = (
+    response_fields = (
         "Location",
         "Upload-Offset",
         "Upload-Length",
@@ -86,7 +86,7 @@ class Tus:
     def speaks(self, head: RequestHead) -> bool:
         if head.method not in ({"POST"} if head.upload_id is None else {"HEAD", "PATCH", "POST", "DELETE"}):
             return False
-        return "Tus-Resumable" in head.headers or (head.key is None and _has_no_version(head))
+        return "Tus-Resumable" in head.headers or _has_no_version(head)
 
     def understand(self, head: RequestHead) -> Intent:
         if head.headers.get("Tus-Resumable") != VERSION:
@@ -117,12 +117,9 @@ class Tus:
             headers["Upload-Offset"] = str(upload.offset)
         match intent:
             case Create():
-                return ResponseHead(201, headers | {"Location": fields.location(upload)})
+                return ResponseHead(201, headers | {"Location": fields.location(upload.id)})
             case _ if unconfirmed:
-                raise UploadBusy(
-                    "Every byte of this upload is here, its object is not there yet. Ask again, or end it by an "
-                    "empty PATCH."
-                )
+                raise UploadBusy(fields.UNCONFIRMED)
             case Append():
                 return ResponseHead(204, headers)
         headers |= fields.length(upload) or {"Upload-Defer-Length": "1"}
@@ -146,10 +143,7 @@ class Tus:
                 status = MISMATCH
             case TooLarge(name=name, limit=limit):
                 headers["Upload-Limit"] = f"{name}={limit}"
-        if head.method == "HEAD" and status >= 500:  # noqa: PLR2004 - a server's error, of any kind
-            status = 423  # after a 5xx here tus-js-client begins another upload
-        elif status == 507:  # noqa: PLR2004 - Insufficient Storage
-            status = 503  # what says "later" to a client that knows how to resume
+        status = fields.patient(head, status)
         return refusal.having(headers, status=status, document={"status": status})
 
     def discover(self) -> Mapping[str, str]:
@@ -171,7 +165,7 @@ def _has_no_version(head: RequestHead) -> bool:
     """Whether this is a tus client that forgot to say so, and nobody else."""
     if any(name in head.headers for name in _FIELDS_OF_OTHERS):
         return False
-    creates = head.upload_id is None and "Upload-Length" in head.headers
+    creates = head.upload_id is None and head.key is None and "Upload-Length" in head.headers
     return creates or fields.media_type(head) == MEDIA_TYPE or any(name in head.headers for name in _FIELDS)
 
 
@@ -212,7 +206,7 @@ def _append(head: RequestHead) -> Append:
 
 
 def _terms(head: RequestHead, start: int, length: int | None) -> BodyTerms:
-    fields.refuse_guards(head)
+    fields.refuse_guards(head, verified="upload-checksum")
     content_length = fields.framing(head)
     if content_length != 0 and fields.media_type(head) != MEDIA_TYPE:
         raise UnsupportedMedia(f"A body has the Content-Type {MEDIA_TYPE}, also that of a creation.")
@@ -235,8 +229,6 @@ def _number(head: RequestHead, name: str) -> int | None:
 
 def _digests(head: RequestHead) -> tuple[Digest, ...]:
     """Extension checksum: `Upload-Checksum: sha1 BASE64`."""
-    if "upload-checksum" in head.headers.get("Trailer", "").lower():
-        raise BadRequest("The extension checksum-trailer is not offered here: send Upload-Checksum as a header.")
     value = head.headers.get("Upload-Checksum")
     if value is None:
         return ()
