@@ -249,7 +249,7 @@ class Config:
         _parse_template,
         "{id}/{filename}",
         "TEMPLATE",
-        "Name of uploads that are created without a key.",
+        "Name of uploads that are created without a key, of {id} and {filename}.",
     )
     store_timeout_seconds: float = _option(
         "store-timeout", parse_duration, "60s", "TIME", "Wait for the store before answering 202 instead of 201."

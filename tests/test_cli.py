@@ -534,6 +534,15 @@ async def test_finish_does_not_cut_a_live_client_off(routes):
     assert (await run(routes, "finish", "id2", "--force")).exit_code == 0
 
 
+async def test_finish_makes_no_object_of_what_lacks_bytes(routes):
+    routes.uploads["id1"].update(length=routes.uploads["id1"]["received"] + 1)
+    result = await run(routes, "finish", "id1")
+    assert result.exit_code == 1
+    assert "--force" in result.stderr
+    assert [method for method, _ in routes.seen] == ["GET"]
+    assert (await run(routes, "finish", "id1", "--force")).exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "exit_code", "message"),
     [

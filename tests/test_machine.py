@@ -467,9 +467,16 @@ class Machine(RuleBasedStateMachine):
         document = await self.ask("GET", model.location)
         state = document.json["state"]
         if state == "open":
-            assert answer.status == {"tus": 200, "range": 308}.get(str(protocol), 204), answer
-            model.settled(answer.offset)
+            offset = int(document.headers["upload-offset"])
             model.length = int(document.headers["upload-length"]) if "upload-length" in document.headers else None
+            if (
+                protocol == "tus" and offset == model.length
+            ):  # tus clients would take it for the end, and nobody said so
+                assert answer.status == 423, answer
+            else:
+                assert answer.status == {"tus": 200, "range": 308}.get(str(protocol), 204), answer
+                assert answer.offset == offset
+            model.settled(offset)
         else:
             assert state in {"sealed", "completing", "complete"}, state
             assert answer.status in {200, 201, 202, 423}, answer
@@ -616,7 +623,7 @@ def check(caplog: pytest.LogCaptureFixture, how: settings) -> None:
 
 
 def test_whatever_clients_do_the_object_is_what_they_sent(caplog):
-    check(caplog, settings(LIVELY, max_examples=65, derandomize=True))
+    check(caplog, settings(LIVELY, max_examples=45, derandomize=True))
 
 
 @pytest.mark.campaign

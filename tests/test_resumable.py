@@ -1270,7 +1270,7 @@ async def test_a_checksum_that_cannot_be_verified_is_refused_and_stops_nobody(se
     assert await service.document("a", writer=True)
 
 
-@pytest.mark.parametrize("value", ["sha1", "sha1 !", "sha1 YQ==", "crc32 " + "YWFh" * 20])
+@pytest.mark.parametrize("value", ["sha1", "sha1 YQ==", "crc32 " + "YWFh" * 20])
 async def test_a_checksum_that_is_none_matches_nothing(service, value):
     location = await created(service, "tus", length=4)
     refused(await service.ask("PATCH", location, b"body", tus(0) | {"Upload-Checksum": value}), 460)

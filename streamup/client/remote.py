@@ -75,7 +75,7 @@ class Remote:
         """Seal the upload where it is. The object; None if the store has not confirmed it yet.
 
         HEAD stops a writer, and so the offset it tells is the one to seal at: nothing can be added in between. That is
-        also why an upload with a live writer is only sealed by `force`.
+        also why an upload with a live writer is only sealed by `force`; and so is one that lacks bytes of its length.
         """
         if upload["state"] not in (*_UNFINISHED, "complete"):
             raise RemoteError(
@@ -87,6 +87,11 @@ class Remote:
             raise RemoteError(
                 f"A client is sending to upload {upload['id']} now, and finishing would cut it off. Wait for it, or "
                 "insist with --force."
+            )
+        if upload["length"] is not None and upload["received"] < upload["length"] and not force:
+            raise RemoteError(
+                f"{upload['received']} of {upload['length']} bytes of upload {upload['id']} have arrived. Send the "
+                "rest, or insist with --force."
             )
         return await self._seal(upload["id"])
 

@@ -112,7 +112,10 @@ def refuse_guards(head: RequestHead, *, verified: str = "") -> None:
     names += [name.strip() for name in head.headers.get("Trailer", "").lower().split(",")]
     for name in names:
         if name in GUARDS or name.startswith("x-amz-checksum-"):
-            raise NotImplementedHere(f"{name} cannot be verified by this version. Send the body without it.")
+            raise NotImplementedHere(
+                f"{name} cannot be verified with such a request. Send the body without it. (Content-Digest can, with "
+                "Upload-Complete; Upload-Checksum with Tus-Resumable.)"
+            )
     if "aws-chunked" in head.headers.get("Content-Encoding", "").lower():
         raise NotImplementedHere("The coding aws-chunked belongs to S3's own clients. Send the bytes as they are.")
 

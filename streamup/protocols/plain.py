@@ -125,9 +125,10 @@ def _send(head: RequestHead, key: str) -> Intent:
         raise BadRequest(
             "Here a body continues an upload by Content-Range (bytes N-*/*). Upload-Offset is for PATCH /uploads/{id}."
         )
-    terms = BodyTerms(
-        content_length=fields.framing(head, required=True), seals=True, length=fields.integer(head, "Upload-Length")
-    )
+    length = fields.integer(head, "Upload-Length")
+    if length is None and "Upload-Length" in head.headers:
+        raise BadRequest("Upload-Length is a number of bytes. Without a resumable protocol it guards this body alone.")
+    terms = BodyTerms(content_length=fields.framing(head, required=True), seals=True, length=length)
     fields.check_length(terms, 0)
     return _create(head, key, terms)
 
