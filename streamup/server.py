@@ -264,6 +264,7 @@ class Server:
         headers = _headers(request, front)
         try:
             key, upload_id = self._route(request.raw_path)
+            query = _query(request.rel_url.raw_query_string)
         except UploadError:
             # Who may not ask is not told what is wrong with the question.
             self._authorizer.authorize(RequestHead(method=request.method, headers=headers))
@@ -273,7 +274,7 @@ class Server:
             key=key,
             upload_id=upload_id,
             headers=headers,
-            query=_query(request.rel_url.raw_query_string),
+            query=query,
             content_length=request.content_length,
             chunked="chunked" in headers.get("Transfer-Encoding", "").lower(),
             arrived=time.time(),

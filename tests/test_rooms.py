@@ -138,3 +138,12 @@ def test_sql_is_in_the_checkpoint_only(path):
 def test_only_the_wiring_imports_the_command_line():
     importers = {room_of(path) for path in MODULES if "cli" in rooms_imported(path)}
     assert importers <= WIRING
+
+
+def test_only_the_server_names_the_protocols_and_only_to_list_them():
+    languages = {"streamup.protocols.plain", "streamup.protocols.ietf", "streamup.protocols.tus"}
+    importers = {room_of(path) for path in MODULES if languages & set(imported(path))}
+    assert importers == {"server"}
+    text = (ROOT / "server.py").read_text()
+    for name in ("Tus", "Ietf", "Plain"):
+        assert len(re.findall(rf"\b{name}\b", text)) == 2, "its import, and its place in PROTOCOLS"
