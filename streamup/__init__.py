@@ -25,6 +25,7 @@ The map
 `uploads`          what a request may do with them: create, append, inspect, look, cancel
 `body`             a request body that ends with a reason instead of raising
 `server`           the aiohttp application
+`answers`          outcomes and errors as responses: one table error → status
 `auth`, `config`   who may do what; what the operator decides
 `local`            the embedded store of `serve --local`
 `client/`          what the command line does against a server
@@ -32,7 +33,7 @@ The map
 `failpoints`       named places where a test may kill the process
 =================  ==============================================================================================
 
-Imports point one way: `cli → server · local · client → auth · body → uploads → registry → writer · recovery ·
+Imports point one way: `cli → server · local · client → answers · auth · body → uploads → registry → writer · recovery ·
 uploader → accumulator → spool · checkpoint → protocols → upload → stores → config → layout · keys · forwarded ·
 digests → errors`. Pure rooms import the standard library only. `tests/test_rooms.py` holds the map to this.
 

@@ -45,7 +45,7 @@ StreamupError
 ```
 
 `UploadError`s carry numbers as attributes and a `detail` that says what to do; which HTTP status each becomes is one
-table in `server.py`. Foreign exceptions never pass a room's edge.
+table in `answers.py`. Foreign exceptions never pass a room's edge.
 """
 
 from __future__ import annotations

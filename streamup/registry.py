@@ -105,6 +105,8 @@ class Registry:
         for live, _ in found:
             self.take_up(live)
             self._seal_due(live)
+        if found:
+            log.info("%d unfinished uploads of an earlier process go on", len(found))
         for record in records:
             if record.upload.state not in LIVE:
                 self.spawn(self._bury(record.upload), f"bury {record.upload.id}")

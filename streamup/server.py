@@ -13,20 +13,18 @@ given only in place of `100 Continue`; later 507 says it, and a fault of ours ju
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from aiohttp import http_parser, web
 from multidict import CIMultiDict
 
-from streamup import errors, forwarded
+from streamup import answers, forwarded
 from streamup.auth import Authorizer
 from streamup.body import RequestBody
 from streamup.config import Config
@@ -39,10 +37,8 @@ from streamup.errors import (
     NotFound,
     OffsetMismatch,
     SpoolError,
-    SpoolFull,
     StoreError,
     StreamupError,
-    Unauthorized,
     UploadBusy,
     UploadError,
 )
@@ -66,40 +62,13 @@ from streamup.protocols.documents import upload_document
 from streamup.protocols.ietf import Ietf
 from streamup.protocols.plain import OBJECT_METHODS, UPLOAD_METHODS, UPLOADS_METHODS, Plain
 from streamup.protocols.tus import Tus
-from streamup.stores import Checksum, ObjectStore, StoredObject
+from streamup.stores import Checksum, ObjectStore
 from streamup.upload import LIVE, State, Upload
 from streamup.uploads import Uploads
 from streamup.writer import Live, Writer
 
 PROTOCOLS: tuple[Callable[[Limits], UploadProtocol], ...] = (Tus, Ietf, Plain)
 """Asked in this order; the first that speaks a request's language answers it."""
-
-STATUS: Mapping[type[StreamupError], int] = {
-    errors.BadRequest: 400,
-    errors.Unauthorized: 401,
-    errors.Forbidden: 403,
-    errors.NotFound: 404,
-    errors.NotAllowed: 405,
-    errors.OffsetMismatch: 409,
-    errors.UploadExists: 409,
-    errors.EmptyBody: 409,
-    errors.KeyConflict: 409,
-    errors.AlreadyComplete: 409,
-    errors.WriterStopped: 409,
-    errors.Gone: 410,
-    errors.LengthRequired: 411,
-    errors.PreconditionFailed: 412,
-    errors.UnsupportedVersion: 412,
-    errors.TooLarge: 413,
-    errors.UnsupportedMedia: 415,
-    errors.UploadBusy: 423,
-    errors.NotImplementedHere: 501,
-    errors.StoreError: 503,
-    errors.SpoolFull: 507,
-    errors.SpoolError: 507,
-    errors.CheckpointError: 507,
-}
-"""Error → status. The most specific class counts."""
 
 CONTINUE_SECONDS = 0.9
 """curl sends its body after 1 s without 100 Continue; a 503 in its place must come before."""
@@ -120,7 +89,6 @@ REPORT_SECONDS = 1.0
 """How often a client that can be told while it sends learns what is durable; each time costs a sync (law 2)."""
 
 PRESIGNED_SECONDS = 3600
-RETRY_SECONDS = 5
 
 EXPOSED = ("ETag", "Repr-Digest", *(f"x-amz-checksum-{name}" for name in Checksum if name is not Checksum.NONE))
 """What pages of other origins may read, beside the fields of the protocols."""
@@ -238,7 +206,11 @@ class Server:
             response = await self._answer(exchange, intent, subject)
         except (UploadError, StoreError, SpoolError, CheckpointError) as error:
             in_time = asyncio.get_running_loop().time() - began < CONTINUE_SECONDS
-            response = _refusal(error, exchange, intent, instead_of_continue=body.awaited and in_time)
+            sends = isinstance(intent, Create | Append)
+            refusal = answers.refusal(error, sends=sends, instead_of_continue=body.awaited and in_time)
+            if exchange:
+                refusal = exchange.protocol.refuse(exchange.head, error, refusal)
+            response = answers.problem(refusal)
             if exchange and subject is not None:
                 self._add_offset(exchange.head, subject, response)
         except Exception:
@@ -296,9 +268,9 @@ class Server:
         """The one place where intents are told apart, for all protocols."""
         match intent:
             case Create() | Append():
-                return _response(await self._receive(exchange, intent, subject))
+                return answers.response(await self._receive(exchange, intent, subject))
             case Inspect():
-                return _response(await self._inspect(exchange, intent, subject))
+                return answers.response(await self._inspect(exchange, intent, subject))
             case Look(key=str(key)):
                 return await self._look_at_key(key, subject)
             case Look(upload_id=str(upload_id)):
@@ -309,7 +281,7 @@ class Server:
                 return await self._fetch(key)
             case Cancel():
                 await self._cancel(intent, subject)
-                return _response(exchange.protocol.respond(exchange.head, intent, None))
+                return answers.response(exchange.protocol.respond(exchange.head, intent, None))
             case Discover():
                 return self._discover(exchange.head)
 
@@ -454,7 +426,7 @@ class Server:
             return web.Response(headers=headers | ({"ETag": stored.etag} if stored else {}))
         if stored is None:
             raise NotFound("There is no object and no unfinished upload under this key.")
-        return _object_response(stored)
+        return answers.stored_object(stored)
 
     async def _look_at_upload(self, upload_id: str, head: RequestHead, subject: str) -> web.Response:
         upload = await self._uploads.look(upload_id, subject)
@@ -464,11 +436,13 @@ class Server:
         if rate is None:  # with a live writer the number would be old before it arrives, and HEAD is there to stop it
             headers["Upload-Offset"] = str(upload.offset)
             headers["Upload-Complete"] = "?1" if upload.state is State.COMPLETE else "?0"
-        return _json(self._document(upload), headers=headers)
+        return answers.json(self._document(upload), headers=headers)
 
     async def _list(self, subject: str) -> web.Response:
         uploads = await self._uploads.look_all(subject)
-        return _json({"uploads": [self._document(upload) for upload in uploads]}, headers={"Cache-Control": "no-store"})
+        return answers.json(
+            {"uploads": [self._document(upload) for upload in uploads]}, headers={"Cache-Control": "no-store"}
+        )
 
     def _document(self, upload: Upload) -> dict[str, object]:
         rate = self._uploads.rate(upload.id) if upload.state in LIVE else None
@@ -587,62 +561,6 @@ def _decoded(text: str) -> str:
         return unquote_to_bytes(text).decode()
     except (UnicodeDecodeError, UnicodeEncodeError):
         raise BadRequest("A key is UTF-8, percent-encoded.") from None
-
-
-def _response(head: ResponseHead) -> web.Response:
-    if head.document is None:
-        return web.Response(status=head.status, headers=head.headers)
-    return _json(head.document, status=head.status, headers=head.headers)
-
-
-def _json(document: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str]) -> web.Response:
-    """A JSON document that ends its line: most of those who read it sit at a terminal."""
-    text = json.dumps(document) + "\n"
-    return web.Response(status=status, headers=headers, text=text, content_type="application/json")
-
-
-def _object_response(stored: StoredObject) -> web.Response:
-    headers = {"ETag": stored.etag, "Upload-Complete": "?1", "Upload-Offset": str(stored.size)}
-    headers["Cache-Control"] = "no-store"
-    headers |= {f"x-amz-checksum-{name}": value for name, value in stored.checksums.items()}
-    if stored.content_type:
-        headers["Content-Type"] = stored.content_type
-    return web.Response(headers=headers | {"Content-Length": str(stored.size)})
-
-
-def _refusal(
-    error: StreamupError, exchange: Exchange | None, intent: Intent | None, *, instead_of_continue: bool
-) -> web.Response:
-    """An error as a problem document (RFC 9457), in the words of the client's protocol."""
-    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
-    if isinstance(intent, Create | Append) and isinstance(error, SpoolFull | StoreError):
-        status = 503 if instead_of_continue else 507
-    headers: dict[str, str] = {}
-    if isinstance(error, NotAllowed):
-        headers["Allow"] = error.allowed
-    if isinstance(error, Unauthorized):
-        headers["WWW-Authenticate"] = 'Basic realm="streamup", charset="UTF-8", Bearer realm="streamup"'
-    refusal = ResponseHead(status, headers, _problem(error, status))
-    if exchange:
-        refusal = exchange.protocol.refuse(exchange.head, error, refusal)
-    if refusal.status in {423, 503, 507}:
-        refusal = refusal.having({"Retry-After": str(RETRY_SECONDS)})
-    return web.Response(
-        status=refusal.status,
-        headers=refusal.headers,
-        body=json.dumps(refusal.document).encode() + b"\n",
-        content_type="application/problem+json",
-    )
-
-
-def _problem(error: StreamupError, status: int) -> dict[str, Any]:
-    problem: dict[str, Any] = {"type": "about:blank", "title": "The server could not do it", "status": status}
-    if isinstance(error, UploadError):
-        return problem | {"title": error.title, "detail": error.detail} | error.numbers
-    log.warning("refused: %s", error)
-    if isinstance(error, StoreError):
-        return problem | {"detail": "The object store does not answer as it should. Ask again later."}
-    return problem | {"detail": "The state directory's disk has a fault or is full. What was announced is kept."}
 
 
 def _cut(request: web.Request) -> None:
