@@ -206,7 +206,7 @@ def _choice(name: str, words: tuple[str, ...], default: str, text: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """All of `streamup serve`'s options (http-api: command line), in bytes and seconds."""
+    """All of `streamup serve`'s options, in bytes and seconds."""
 
     bucket: str = "streamup"
     prefix: str = ""

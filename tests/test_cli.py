@@ -383,7 +383,7 @@ STORED = {"key": "live/1.ts", "size": 6 * MIB, "etag": '"e-2"', "checksum": {}, 
 
 
 class Routes:
-    """The routes of http-api.md that the commands use, over a dictionary."""
+    """The routes that the commands use, over a dictionary."""
 
     def __init__(self) -> None:
         self.uploads = {u["id"]: u for u in (upload(1), upload(2, writer=True), upload(3, state="complete"))}

@@ -1,4 +1,4 @@
-"""A running server, as `streamup ls`, `status`, `finish` and `cancel` see it (http-api: routes)."""
+"""A running server, as `streamup ls`, `status`, `finish` and `cancel` see it."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Remote:
             "Content-Length": "0",
         }
         async with self._request("PATCH", url, headers=seal) as response:
-            if response.status == 202:  # noqa: PLR2004 - http-api §1
+            if response.status == 202:  # noqa: PLR2004 - Accepted: it completes by itself
                 return None
             stored: Upload = await response.json()
             return stored
