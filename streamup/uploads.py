@@ -455,7 +455,7 @@ class Uploads:
     async def _seal_or_keep(self, writer: Writer, ending: str | UploadError | SpoolError | None) -> None:
         live, upload = writer.live, writer.live.upload
         if isinstance(ending, UploadError):
-            upload.seal_at = None
+            upload.seal_at = None  # that was said of a body which is refused
         if ending is None and not writer.added:
             await self._check_empty(writer)
         if upload.due or (ending is None and _is_all(writer)):

@@ -178,6 +178,18 @@ def test_a_length_that_cannot_be_read_guards_nothing_and_is_refused(value):
         PLAIN.understand(put(length=12, headers={"Upload-Length": value}))
 
 
+@pytest.mark.parametrize("where", ["bytes 0-*/*", "bytes 5-16/*", "bytes */17"])
+@pytest.mark.parametrize(
+    "field", ["Upload-Complete: no", "Upload-Complete: ?0, ?0", "Upload-Length: twelve", "Upload-Incomplete: ?1"]
+)
+def test_a_range_whose_other_words_cannot_be_read_is_refused(where, field):
+    """Not overheard: "this is not all" would become a whole object."""
+    name, _, value = field.partition(": ")
+    headers = {"Content-Range": where, name: value}
+    with pytest.raises(BadRequest, match="Upload-Length" if name == "Upload-Length" else "Upload-Complete"):
+        PLAIN.understand(put(length=0 if "*/17" in where else 12, headers=headers))
+
+
 def test_an_offset_on_the_object_is_refused_with_the_way_on():
     with pytest.raises(BadRequest, match="Content-Range"):
         PLAIN.understand(put(length=12, headers={"Upload-Offset": "3"}))

@@ -524,6 +524,14 @@ def test_a_creation_with_more_bytes_than_its_length_is_refused():
 
 
 @pytest.mark.parametrize("state", [State.SEALED, State.COMPLETING])
+@pytest.mark.parametrize("asked", [head, append])
+def test_an_empty_object_is_not_there_either_before_it_is(state, asked):
+    """A plain client has sealed it: its length was never declared."""
+    with pytest.raises(UploadBusy):
+        answer(asked(), Done(upload(state, offset=0, length=None, size=0)))
+
+
+@pytest.mark.parametrize("state", [State.SEALED, State.COMPLETING])
 def test_nobody_hears_an_offset_that_is_taken_for_success(state):
     whole = upload(state, offset=9, size=9)
     for asked in (head(), append("Content-Length: 0")):

@@ -247,7 +247,6 @@ def respond_async(head: RequestHead) -> bool:
 
 UNCONFIRMED = "Every byte of this upload is here, its object is not there yet. Ask again, or end it by an empty PATCH."
 
-
 PREFERENCE_APPLIED = {"Preference-Applied": "respond-async"}
 """RFC 7240, 3."""
 

@@ -125,12 +125,26 @@ def _send(head: RequestHead, key: str) -> Intent:
         raise BadRequest(
             "Here a body continues an upload by Content-Range (bytes N-*/*). Upload-Offset is for PATCH /uploads/{id}."
         )
-    length = fields.integer(head, "Upload-Length")
-    if length is None and "Upload-Length" in head.headers:
-        raise BadRequest("Upload-Length is a number of bytes. Without a resumable protocol it guards this body alone.")
-    terms = BodyTerms(content_length=fields.framing(head, required=True), seals=True, length=length)
+    terms = BodyTerms(content_length=fields.framing(head, required=True), seals=True, length=_declared(head))
     fields.check_length(terms, 0)
     return _create(head, key, terms)
+
+
+def _declared(head: RequestHead) -> int | None:
+    """`Upload-Length`. Here it is a guard; one that cannot be read would guard nothing."""
+    length = fields.integer(head, "Upload-Length")
+    if length is None and "Upload-Length" in head.headers:
+        raise BadRequest("Upload-Length is the number of bytes that the object must have.")
+    return length
+
+
+def _complete(head: RequestHead) -> bool | None:
+    """`Upload-Complete` beside a range. "This is not all" must not be overheard (law 7)."""
+    complete = fields.boolean(head, "Upload-Complete")
+    said = "Upload-Complete" in head.headers or "upload-complete" in head.query
+    if "Upload-Incomplete" in head.headers or (said and complete is None):
+        raise BadRequest("Whether this is all, a range says with Upload-Complete: ?1 (it is), ?0 (more will follow).")
+    return complete
 
 
 def _create(head: RequestHead, key: str, terms: BodyTerms) -> Create:
@@ -151,7 +165,7 @@ def _send_range(head: RequestHead, key: str, content_range: str) -> Intent:
             "Content-Range is `bytes N-M/T`, `bytes N-M/*` or `bytes N-*/*` with a body, `bytes */*` without one."
         )
     star, first, last, total = found.groups()
-    declared = fields.integer(head, "Upload-Length")
+    declared = _declared(head)
     length = int(total) if total else declared
     if declared not in {None, length}:
         raise BadRequest(f"Upload-Length says {declared}, Content-Range says {length}.")
@@ -164,7 +178,7 @@ def _ask(head: RequestHead, key: str, length: int | None) -> Intent:
     """`bytes */T`: where are we? With `Upload-Complete: ?1`: T was all."""
     if head.chunked or head.content_length:
         raise BadRequest("A request with `Content-Range: bytes */…` asks for the offset and has no body.")
-    if not fields.boolean(head, "Upload-Complete"):
+    if not _complete(head):
         return Inspect(key=key, total=length)
     if length is None:
         raise BadRequest("To seal, name the end: `Content-Range: bytes */N` with N the bytes received.")
@@ -184,7 +198,7 @@ def _continue(head: RequestHead, key: str, first: int, last: int | None, length:
             )
         if length is not None and limit > length:
             raise BadRequest(f"The range {first}-{last} does not fit into {length} bytes.")
-    complete = fields.boolean(head, "Upload-Complete")
+    complete = _complete(head)
     seals = complete if complete is not None else limit in {None, length}
     terms = BodyTerms(content_length=content_length, seals=seals, limit=limit, length=length)
     fields.check_length(terms, first)

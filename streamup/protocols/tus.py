@@ -111,7 +111,8 @@ class Tus:
             return ResponseHead(204, headers)
         if (expires := upload.expires(self._limits.expire_seconds)) is not None:
             headers["Upload-Expires"] = formatdate(expires, usegmt=True)
-        unconfirmed = upload.state is not State.COMPLETE and upload.offset == (upload.size or upload.length)
+        filled = upload.state is State.OPEN and upload.offset == upload.length
+        unconfirmed = filled or upload.state in {State.SEALED, State.COMPLETING}
         if not unconfirmed:
             headers["Upload-Offset"] = str(upload.offset)
         match intent:
