@@ -73,7 +73,9 @@ class StoredObject:
     """An object as the store describes it.
 
     `checksums` are the store's own words by S3's field names without the prefix, lower-case (`crc64nvme`, `sha256`),
-    base64, composites with their `-N`. `token` is that of the upload which made it, if one of ours did.
+    base64, composites with their `-N`; `checksum_type` is S3's ChecksumType (`FULL_OBJECT`, `COMPOSITE`), where the
+    store says it. `encryption` is S3's ServerSideEncryption, or `SSE-C`: with `aws:kms` and `SSE-C` the ETag is no MD5.
+    `token` is that of the upload which made it, if one of ours did.
     """
 
     key: str
@@ -83,6 +85,8 @@ class StoredObject:
     checksums: Mapping[str, str] = field(default_factory=dict)
     content_type: str | None = None
     modified: datetime | None = None
+    checksum_type: str | None = None
+    encryption: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

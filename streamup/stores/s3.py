@@ -163,7 +163,7 @@ class S3Store:
         condition = self._condition(meta, honoured=self.profile.conditional_put)
         options = {**_described(meta), **self._create_options, **condition}
         answer = await self._send("put_object", body, checksum, Key=self.prefix + key, **options)
-        return StoredObject(key, body.size, answer["ETag"], meta.token, _checksums(answer), meta.content_type)
+        return _stored(key, body.size, meta, answer)
 
     async def create_multipart(self, key: str, meta: ObjectMeta) -> str:
         self._refuse_unkept(meta)
@@ -209,9 +209,9 @@ class S3Store:
             **self._condition(meta, honoured=self.profile.conditional_complete),
             **whole,
         )
-        etag = _field(answer, "ETag")
+        _field(answer, "ETag")
         _confirm("the object", answer, whole or _composite(meta.checksum, receipts))
-        return StoredObject(key, size, etag, meta.token, _checksums(answer), meta.content_type)
+        return _stored(key, size, meta, answer)
 
     async def abort_multipart(self, key: str, multipart_id: str) -> None:
         with suppress(NoSuchMultipart):
@@ -245,6 +245,8 @@ class S3Store:
             _checksums(answer),
             answer.get("ContentType"),
             answer.get("LastModified"),
+            answer.get("ChecksumType"),
+            _encryption(answer),
         )
 
     async def delete(self, key: str) -> None:
@@ -435,6 +437,24 @@ def _composite(checksum: Checksum, receipts: Sequence[Receipt]) -> dict[str, str
     if checksum is not Checksum.SHA256 or len(digests) != len(receipts):
         return {}
     return {"ChecksumSHA256": f"{base64_of(hashlib.sha256(b''.join(digests)).digest())}-{len(digests)}"}
+
+
+def _stored(key: str, size: int, meta: ObjectMeta, answer: Mapping[str, Any]) -> StoredObject:
+    """The object that has just been put or completed, as the answer describes it."""
+    return StoredObject(
+        key,
+        size,
+        answer["ETag"],
+        meta.token,
+        _checksums(answer),
+        meta.content_type,
+        checksum_type=answer.get("ChecksumType"),
+        encryption=_encryption(answer),
+    )
+
+
+def _encryption(answer: Mapping[str, Any]) -> str | None:
+    return "SSE-C" if answer.get("SSECustomerAlgorithm") else answer.get("ServerSideEncryption")
 
 
 def _checksums(answer: Mapping[str, Any]) -> dict[str, str]:
