@@ -7,8 +7,8 @@ What keeps uploads alive between requests is `registry`'s business.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
@@ -47,7 +47,12 @@ from streamup.uploader import Uploader
 from streamup.writer import Body, Live, Terms, Writer, too_large_for_a_digest
 
 DOOR_SECONDS = 0.6
-"""How long the store may take to say whether a key exists before a body is let in. curl waits 1 s for 100 Continue."""
+"""How long the store may take to say whether a key exists before a body is let in."""
+
+CLOSES_SECONDS = 0.8
+"""How long all waits at the door may take together. curl waits 1 s for 100 Continue, and then sends a body that was
+refused; the rest is for a busy machine.
+"""
 
 PROMPT_SECONDS = 1.0
 """A sealed upload that the store confirms within this needs no sync of its own: its bytes are there (law 2)."""
@@ -104,6 +109,7 @@ class Uploads:
 
         Raises `UploadExists` (policy `reject`), `PreconditionFailed`, `SpoolFull`, `TooLarge`.
         """
+        closes = asyncio.get_running_loop().time() + CLOSES_SECONDS
         self._require_running()
         self._require_bounded(intent.body)
         self._require_kept(intent.description)
@@ -112,7 +118,7 @@ class Uploads:
             raise PreconditionFailed(f"There is an object under {upload.key}, and If-None-Match: * asks for none.")
         policy = intent.policy or self._config.interrupted
         if policy == "reject" and not intent.independent:
-            await self._let_end(upload.key)
+            await self._let_end(upload.key, closes)
             self._require_running()
         existing = self._registry.open_upload(upload.key)
         if existing and existing.upload.subject != subject:
@@ -123,7 +129,8 @@ class Uploads:
         if policy == "append":
             return await self._take_over(existing, None, intent.body, may_be_empty=False)
         if policy == "reject":
-            await self._registry.announce(existing)
+            async with _until(closes):  # after that an older offset is told, which is durable, too (law 2)
+                await self.announce(existing)
             raise _exists(existing)
         if policy == "new":
             await self._rename(upload)
@@ -378,15 +385,17 @@ class Uploads:
             terms = replace(self._terms(body, start), may_be_empty=may_be_empty)
             return await self._enter(Writer(live, terms, self._clock()))
 
-    async def _let_end(self, key: str) -> None:
+    async def _let_end(self, key: str, closes: float) -> None:
         """Before a newcomer is refused: let a writer settle whose body has ended or may end at once. One after another.
 
         A playlist that is PUT again has a predecessor which is all here, but not sealed yet; its client has gone and
-        reads no 409.
+        reads no 409. Meanwhile the disk makes durable what a refusal will tell.
         """
         arrived = self._clock()
-        async with self._doors.setdefault(key, asyncio.Lock()):  # it is fair: who came first goes in first
+        async with _until(closes), self._doors.setdefault(key, asyncio.Lock()):  # fair: who came first goes in first
             while (existing := self._registry.open_upload(key)) and (writer := existing.writer):
+                if writer.feeding:
+                    self._registry.spawn(self._registry.announce(existing), f"announce {existing.upload.id}")
                 patience = DOOR_SECONDS - (self._clock() - max(arrived, writer.began))
                 if not await _within(max(patience, 0.05), writer.settled) and writer.feeding:
                     return
@@ -563,6 +572,14 @@ class Uploads:
                 upload.meta = replace(upload.meta, if_none_match=self._store.conditional_writes)
                 return
         raise UploadExists(f"There are too many numbered versions of {upload.key}.")
+
+
+@asynccontextmanager
+async def _until(deadline: float) -> AsyncIterator[None]:
+    """At the deadline (the loop's time) what is in the context is left, and that is no error."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(deadline):
+            yield
 
 
 async def _within(seconds: float, *events: asyncio.Event) -> bool:

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import BODY, PART_BYTES, REST, START, Service, StartService, strict_store
 from fake_store import DROP
-from raw_client import CHUNKED, EXPECT, LAST_CHUNK, Answer, Client, at, chunk, eventually, head, place, refused
+from raw_client import (
+    CHUNKED,
+    EXPECT,
+    LAST_CHUNK,
+    PATIENCE_SECONDS,
+    Answer,
+    Client,
+    at,
+    chunk,
+    eventually,
+    head,
+    place,
+    refused,
+)
 
 from streamup.config import parse_api_key
 from streamup.errors import ConfigError, StorePrecondition, StoreRefused, StoreUnavailable
@@ -953,6 +968,49 @@ async def test_a_store_that_does_not_answer_lets_the_body_in_before_curl_loses_p
     await client.send(chunk(BODY) + LAST_CHUNK)
     gate.release()
     assert (await client.answer()).status == 201
+
+
+class StuckDisk(Files):
+    """Its syncs wait while `go` is not set."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.waiting = threading.Event()
+
+    def sync(self, path: Path) -> None:
+        self.waiting.set()
+        assert self.go.wait(PATIENCE_SECONDS)
+        super().sync(path)
+
+
+async def test_a_409_comes_before_curl_loses_patience_however_slow_disk_and_store_are(start_service):
+    """Whatever is waited for at the door: one key's writer feeds, another's settles, and the store does not answer."""
+    disk = StuckDisk()
+    service = await start_service(files=disk)
+    feeding, _ = await service.begin("feeding")
+    settling, _ = await service.begin("settling")
+    settling.close()
+    assert await asyncio.to_thread(disk.waiting.wait, PATIENCE_SECONDS)
+    gate = service.store.hold("head")
+    requests = [
+        head("PUT", "/objects/feeding", CHUNKED | EXPECT),
+        head("PUT", "/objects/feeding", CHUNKED | EXPECT | {"If-None-Match": "*"}),
+        *[head("PUT", "/objects/settling", CHUNKED | EXPECT)] * 2,
+    ]
+    for answer in await asyncio.gather(*(refusal_in_time(service, request) for request in requests)):
+        assert refused(answer, 409, expected_offset=0).offset == 0, "what is not durable is not told"
+    feeding.close()
+    gate.release()
+    disk.go.set()
+    for key in ("feeding", "settling"):
+        refused(await service.ask("PUT", f"/objects/{key}", b"again"), 409, expected_offset=len(START))
+
+
+async def refusal_in_time(service: Service, request: bytes) -> Answer:
+    client = await service.connect()
+    await client.send(request)
+    async with asyncio.timeout(0.95):
+        return await client.answer()
 
 
 async def test_an_answer_that_the_store_loses_is_not_lost_on_the_client(service):
