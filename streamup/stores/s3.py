@@ -16,6 +16,8 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -55,6 +57,14 @@ from botocore.handlers import add_expect_header  # type: ignore[import-untyped]
 TOKEN = "streamup-token"  # noqa: S105 - the name of a metadata field
 CONTROL_CONNECTIONS = 16
 CHECKSUM_TYPES = {Checksum.CRC64NVME: "FULL_OBJECT", Checksum.SHA256: "COMPOSITE"}
+
+NOT_SET = {
+    "NoSuchCORSConfiguration",
+    "NoSuchLifecycleConfiguration",
+    "ObjectLockConfigurationNotFoundError",
+    "ServerSideEncryptionConfigurationNotFoundError",
+}
+"""The words of a 404 which says that a bucket has no such setting. Any other may mean that the store has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +124,8 @@ class S3Store:
         self._parts: Any = None  # the clients' operations are called by name, with None left out: no typed client fits
         self._control: Any = None
         self._presigner: Any = None
+        self.clock_skew: timedelta | None = None
+        """By how much the store's clock was ahead of ours in its last answer, give or take two seconds."""
         self.adopt(profile)
 
     def adopt(self, profile: StoreProfile) -> None:
@@ -155,7 +167,14 @@ class S3Store:
         client = await self._stack.enter_async_context(context)
         # A store that never answers "100 Continue" would hold the body back for ever.
         client.meta.events.unregister("before-call.s3", add_expect_header)
+        client.meta.events.register("response-received.s3", self._note_date)
         return client
+
+    def _note_date(self, response_dict: Mapping[str, Any] | None = None, **_: Any) -> None:
+        """Botocore's event, with what it tells by name. `response_dict` is None where no answer came."""
+        with suppress(KeyError, TypeError, ValueError):  # no answer, or none with a date
+            date = parsedate_to_datetime((response_dict or {})["headers"]["date"])
+            self.clock_skew = date - datetime.now(UTC)
 
     async def put_object(self, key: str, body: PartBody, meta: ObjectMeta) -> StoredObject:
         self._refuse_unkept(meta)
@@ -270,6 +289,24 @@ class S3Store:
             raise StoreUnavailable(f"There is no bucket {self.bucket!r}.", status=404, code="NoSuchBucket") from error
         server = answer["ResponseMetadata"]["HTTPHeaders"].get("server", "")
         return recognise(server, urlsplit(self._control.meta.endpoint_url).hostname or "")
+
+    @property
+    def partition(self) -> str:
+        """The part of AWS that the region is in, as ARNs name it (`aws`, `aws-cn`)."""
+        return str(self._control.meta.partition)
+
+    async def bucket_setting(self, operation: str) -> Mapping[str, Any] | None:
+        """What the bucket's owner has set, as S3 answers `operation` (`get_bucket_cors`, and its like); None: nothing.
+
+        A store that knows no such setting raises `StoreRefused`.
+        """
+        try:
+            answer = await self._call(operation, self.deadlines.control)
+        except NoSuchObject as error:
+            if error.code not in NOT_SET:
+                raise
+            return None
+        return {name: value for name, value in answer.items() if name != "ResponseMetadata"}
 
     async def create_bucket(self) -> None:
         """Make the bucket; one that is there already, and ours, is as good (S3: CreateBucket). For stores of our own:
