@@ -35,13 +35,14 @@ from streamup.errors import (
     BadDigest,
     InvalidPart,
     NoSuchMultipart,
+    NoSuchObject,
     SpoolError,
     StoreError,
     StorePrecondition,
     StoreRefused,
     StoreUnavailable,
 )
-from streamup.stores import Checksum, Multipart, ObjectMeta, PartBody, Receipt, StoredObject, StoreLimits
+from streamup.stores import Checksum, Multipart, ObjectMeta, PartBody, Receipt, StoredObject, StoredPart, StoreLimits
 
 
 class _Drop(Enum):
@@ -49,6 +50,9 @@ class _Drop(Enum):
 
 
 DROP = _Drop.DROP
+PIECE_BYTES = 16 << 10
+"""What a read gives at a time; each piece is a call of `piece`, for faults and gates in the middle of a body."""
+
 Fault = None | StoreError | type[StoreError] | _Drop | float | asyncio.Event
 
 
@@ -60,6 +64,8 @@ class FakeObject:
     checksums: dict[str, str]
     modified: datetime
     multipart_id: str | None = None
+    parts: Sequence[StoredPart] | None = None
+    """As `parts_of` tells them; to be overwritten by a test whose store tells nothing."""
 
 
 @dataclass
@@ -198,7 +204,12 @@ class FakeStore:
                 raise BadDigest("the object's checksum", status=400, code="BadDigest")
             del self.multiparts[multipart_id]
             self._happened("complete_multipart", key)
-            done = self._store(key, data, meta, _checksums_of(data, meta, receipts), multipart_id)
+            told = [
+                StoredPart(index, len(part.data), _checksums_of(part.data, meta)) for index, part in enumerate(parts, 1)
+            ]
+            done = self._store(
+                key, data, meta, _checksums_of(data, meta, receipts), multipart_id=multipart_id, parts=told
+            )
             self.completed[multipart_id] = done
             return done
 
@@ -219,6 +230,24 @@ class FakeStore:
         async with self._call("head"):
             found = self.objects.get(key)
             return found and _described(key, found)
+
+    async def read(self, key: str, start: int, end: int, etag: str) -> AsyncIterator[bytes]:
+        async with self._call("read"):
+            found = self.objects.get(key)
+            if found is None:
+                raise NoSuchObject(key, status=404, code="NoSuchKey")
+            if found.etag != etag:
+                raise StorePrecondition(f"{key} is {found.etag}", status=412, code="PreconditionFailed")
+            assert 0 <= start < end <= len(found.data), "a span of the object, and not empty"
+            for position in range(start, end, PIECE_BYTES):
+                async with self._call("piece"):
+                    piece = found.data[position : min(position + PIECE_BYTES, end)]
+                yield piece
+
+    async def parts_of(self, key: str) -> Sequence[StoredPart] | None:
+        async with self._call("parts_of"):
+            found = self.objects.get(key)
+            return found and found.parts
 
     async def delete(self, key: str) -> None:
         async with self._call("delete"):
@@ -308,9 +337,17 @@ class FakeStore:
     # Storage
 
     def _store(
-        self, key: str, data: bytes, meta: ObjectMeta, words: dict[str, str], multipart_id: str | None = None
+        self,
+        key: str,
+        data: bytes,
+        meta: ObjectMeta,
+        words: dict[str, str],
+        *,
+        multipart_id: str | None = None,
+        parts: Sequence[StoredPart] = (),
     ) -> StoredObject:
-        self.objects[key] = FakeObject(data, meta, self._etag(), words, self._clock(), multipart_id)
+        parts = parts or [StoredPart(1, len(data), words)]
+        self.objects[key] = FakeObject(data, meta, self._etag(), words, self._clock(), multipart_id, parts)
         return _described(key, self.objects[key])
 
     def _etag(self) -> str:

@@ -6,7 +6,7 @@ Where a store is laxer than the contract, `LAX` says so: the test must fail ther
 import asyncio
 import base64
 import hashlib
-from contextlib import nullcontext
+from contextlib import aclosing, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -20,6 +20,7 @@ from streamup.errors import (
     BadDigest,
     InvalidPart,
     NoSuchMultipart,
+    NoSuchObject,
     SpoolError,
     StorePrecondition,
     StoreRefused,
@@ -197,6 +198,63 @@ async def test_a_condition_protects_an_object_from_a_put(store, body):
 
 async def test_a_store_is_ready(store):
     await store.ready()
+
+
+# Reading
+
+
+async def read(store, key, start, end, etag):
+    return b"".join([piece async for piece in store.read(key, start, end, etag)])
+
+
+async def test_any_span_of_an_object_is_read(store, body):
+    data = bytes(range(256)) * 1024
+    made = await store.put_object("k", body(data), META)
+    for start, end in ((0, len(data)), (0, 1), (len(data) - 1, len(data)), (70_001, 200_003)):
+        assert await read(store, "k", start, end, made.etag) == data[start:end]
+
+
+async def test_an_object_that_was_replaced_is_not_read(store, body):
+    made = await store.put_object("k", body(b"first"), META)
+    await store.put_object("k", body(b"other"), META)
+    with pytest.raises(StorePrecondition):
+        await read(store, "k", 0, 5, made.etag)
+
+
+async def test_nothing_is_read_where_nothing_is(store):
+    with pytest.raises(NoSuchObject):
+        await read(store, "nothing", 0, 5, '"00000000000000000000000000000000"')
+
+
+async def test_a_read_that_is_left_holds_no_connection(store, body):
+    data = bytes(8 << 20)  # more than sockets and buffers hold
+    made = await store.put_object("k", body(data), META)
+    for _ in range(20):  # more than there are connections
+        async with aclosing(store.read("k", 0, len(data), made.etag)) as pieces:
+            assert await anext(pieces)
+    reading = asyncio.create_task(read(store, "k", 0, len(data), made.etag))
+    await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.wait([reading])
+    async with asyncio.timeout(10):
+        assert await read(store, "k", 7, 9, made.etag) == b"\0\0"
+
+
+async def test_the_parts_of_an_object_are_told(store, body):
+    first, last = full(store), b"the end"
+    multipart_id, receipts = await send(store, "k", [body(first), body(last)])
+    await store.complete_multipart("k", multipart_id, receipts, META, checksums.crc64nvme(first + last))
+    parts = await store.parts_of("k")
+    assert [(part.number, part.size) for part in parts] == [(1, len(first)), (2, 7)]
+
+
+async def test_an_object_of_one_piece_has_one_part_or_none_is_told(store, body):
+    await store.put_object("k", body(b"abc"), META)
+    parts = await store.parts_of("k")
+    assert parts is None or [(part.number, part.size) for part in parts] == [(1, 3)]
+    await store.put_object("empty", PartBody(None, 0, 0), META)
+    parts = await store.parts_of("empty")
+    assert parts is None or [(part.number, part.size) for part in parts] == [(1, 0)]
 
 
 # Multipart uploads

@@ -90,6 +90,15 @@ class StoredObject:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredPart:
+    """One part of an object that is complete, as the store describes it; `checksums` as in `StoredObject`."""
+
+    number: int
+    size: int
+    checksums: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Multipart:
     """An unfinished multipart upload, as a listing shows it. `initiated` is the store's clock, in whole seconds."""
 
@@ -159,6 +168,21 @@ class ObjectStore(Protocol):
 
     async def head(self, key: str) -> StoredObject | None:
         """The object under `key`, or None (S3: HeadObject with checksums)."""
+        ...
+
+    def read(self, key: str, start: int, end: int, etag: str) -> AsyncIterator[bytes]:
+        """Bytes `start` to `end` (half-open, not empty) of the object with this ETag, all of them (S3: GetObject with
+        Range and If-Match).
+
+        Raises `StorePrecondition` when the object is another one by now, `NoSuchObject`, and `StoreUnavailable` when
+        the bytes end early. An iterator that is not read to its end must be closed: it holds a connection.
+        """
+        ...
+
+    async def parts_of(self, key: str) -> Sequence[StoredPart] | None:
+        """The parts the object was made of, all of them and in order; None where the store does not tell
+        (S3: HeadObject with PartNumber, GetObjectAttributes).
+        """
         ...
 
     async def delete(self, key: str) -> None:

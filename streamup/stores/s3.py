@@ -31,10 +31,11 @@ from streamup.errors import (
     NoSuchObject,
     StoreConflict,
     StoreError,
+    StorePrecondition,
     StoreRefused,
     StoreUnavailable,
 )
-from streamup.stores import Checksum, Multipart, ObjectMeta, PartBody, Receipt, StoredObject
+from streamup.stores import Checksum, Multipart, ObjectMeta, PartBody, Receipt, StoredObject, StoredPart
 from streamup.stores.part_reader import PartReader, base64_of, content_md5
 from streamup.stores.profiles import UNKNOWN, StoreProfile, recognise
 from streamup.stores.refusals import refusal
@@ -76,6 +77,7 @@ class Deadlines:
     complete: float = 600  # S3 documents minutes for many parts, and answers with white space meanwhile
     part: float = 15
     bytes_per_second: int = 64 << 10
+    stall: float = 30  # of a body that is read: without a byte
 
     def of(self, body: PartBody) -> float:
         return self.part + body.size / self.bytes_per_second
@@ -268,6 +270,69 @@ class S3Store:
             _encryption(answer),
         )
 
+    async def read(self, key: str, start: int, end: int, etag: str) -> AsyncIterator[bytes]:
+        """As the interface says, in pieces as they come off the socket (0.5 to 0.9 CPU-s/GiB): botocore's own iterator
+        cuts them to 1 KiB (2.9 to 3.8).
+        """
+        span = {"Range": f"bytes={start}-{end - 1}", "IfMatch": etag}
+        answer = await self._call("get_object", self.deadlines.control, self._parts, Key=self.prefix + key, **span)
+        response = answer["Body"].raw_stream
+        try:
+            _check_span(answer, start, end, etag)
+            while start < end:
+                async with _translated("get_object", self.deadlines.stall):
+                    piece: bytes = await response.content.readany()
+                if not piece:
+                    raise StoreUnavailable(f"get_object: the bytes end at {start}, before {end}")
+                start += len(piece)
+                yield piece
+        finally:
+            response.close()  # read to its end, its connection has gone back to the pool by now, and stays there
+
+    async def parts_of(self, key: str) -> Sequence[StoredPart] | None:
+        """HEAD comes first: a store that does not know GetObjectAttributes may answer it with the object itself."""
+        try:
+            count, first = await self._head_part(key, 1)
+        except (StoreRefused, AccessDenied):
+            return None  # 416 for an empty object, 400 or 501 for a parameter that is not known
+        if count is None:
+            return None
+        if count == 1:
+            return [first]
+        try:
+            parts = await self._list_stored_parts(key)
+        except (StoreRefused, AccessDenied):  # it takes a permission of its own
+            parts = []
+        if len(parts) == count:
+            return parts
+        gate = asyncio.Semaphore(CONTROL_CONNECTIONS)
+
+        async def ask(number: int) -> StoredPart:
+            async with gate:
+                return (await self._head_part(key, number))[1]
+
+        return [first, *await asyncio.gather(*map(ask, range(2, count + 1)))]
+
+    async def _head_part(self, key: str, number: int) -> tuple[int | None, StoredPart]:
+        """How many parts the object has, if the store says it, and one of them (S3: HeadObject with PartNumber)."""
+        answer = await self._call(
+            "head_object", self.deadlines.control, Key=self.prefix + key, PartNumber=number, ChecksumMode="ENABLED"
+        )
+        return answer.get("PartsCount"), StoredPart(number, answer["ContentLength"])
+
+    async def _list_stored_parts(self, key: str) -> list[StoredPart]:
+        """The parts with their checksums, as far as the store keeps them (S3: GetObjectAttributes, all pages)."""
+        parts: list[StoredPart] = []
+        page: dict[str, Any] = {"Key": self.prefix + key, "ObjectAttributes": ["ObjectParts"], "MaxParts": 1000}
+        while True:
+            answer = await self._call("get_object_attributes", self.deadlines.control, **page)
+            listed = answer.get("ObjectParts", {})
+            found = listed.get("Parts", ())
+            parts += [StoredPart(part["PartNumber"], part["Size"], _checksums(part)) for part in found]
+            if not listed.get("IsTruncated") or not found:
+                return parts
+            page["PartNumberMarker"] = listed["NextPartNumberMarker"]
+
     async def delete(self, key: str) -> None:
         with suppress(NoSuchObject):
             await self._call("delete_object", self.deadlines.control, Key=self.prefix + key)
@@ -438,6 +503,17 @@ def _field(answer: Mapping[str, Any], name: str) -> str:
     if not answer.get(name):
         raise StoreUnavailable(f"The store's answer lacks {name}: it was cut short, or is not S3's.")
     return str(answer[name])
+
+
+def _check_span(answer: Mapping[str, Any], start: int, end: int, etag: str) -> None:
+    """That the answer is the span that was asked for, of the object that was meant: some stores ignore If-Match, and
+    some Range.
+    """
+    if answer.get("ETag") != etag:
+        raise StorePrecondition(f"get_object: the object's ETag is {answer.get('ETag')}, and no longer {etag}")
+    given = answer.get("ContentRange", f"bytes 0-{answer['ContentLength'] - 1}/")
+    if not given.startswith(f"bytes {start}-{end - 1}/"):
+        raise StoreRefused(f"get_object: bytes {start}-{end - 1} were asked for, and {given} came")
 
 
 def _confirm(what: str, answer: Mapping[str, Any], ours: Mapping[str, str]) -> None:
