@@ -10,6 +10,7 @@ The map
 `layout`           byte position ↔ part; part sizes (pure)
 `keys`             good object keys, and names for uploads without one (pure)
 `forwarded`        whom the client thinks it is talking to, behind a proxy (pure)
+`object_options`   what goes with an object, by its key: encryption, storage class, tags, ... (pure)
 `digests`          digests that come with a body, and their running counterparts (pure)
 `upload`           `Upload`: state, numbers, what is allowed next (pure; read this first)
 `errors`           everything that can go wrong, by name (pure)
@@ -35,7 +36,8 @@ The map
 
 Imports point one way: `cli → server · local · client → answers · auth · body → uploads → registry → writer · recovery ·
 uploader → accumulator → spool · checkpoint → protocols → upload → stores → config → layout · keys · forwarded ·
-digests → errors`. Pure rooms import the standard library only. `tests/test_rooms.py` holds the map to this.
+object_options · digests → errors`. Pure rooms import the standard library only. `tests/test_rooms.py` holds the map to
+this.
 
 A byte's way: `body.RequestBody.read` → `writer.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`
 (received) → `uploader.Drain` → `stores.ObjectStore.put_part` → `checkpoint.Checkpoint.add_receipt`, and the part file

@@ -29,7 +29,7 @@ from click.core import ParameterSource
 
 from streamup.client.remote import Remote, RemoteError, Upload
 from streamup.client.table import human_size, printable, upload_details, uploads_table
-from streamup.config import OPTIONS, Config, Option, build, parse_token, parse_url, read_toml
+from streamup.config import OPTIONS, Config, Option, build, parse_token, parse_url, read_secret, read_toml
 from streamup.errors import ConfigError, StoreError, StoreUnavailable, StreamupError
 
 if TYPE_CHECKING:
@@ -100,12 +100,9 @@ class SecretOption(click.Option):
         if value:
             raise click.UsageError(f"Both {self.envvar} and {file_variable} are set. Keep one of them.", ctx)
         try:
-            secret = Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise click.UsageError(f"{file_variable}: {path} cannot be read: {error}", ctx) from error
-        if not secret:  # who names a file for a key does not want to run without one
-            raise click.UsageError(f"{file_variable}: {path} is empty. Write the secret into it, or unset it.", ctx)
-        return secret
+            return read_secret(Path(path), file_variable)
+        except ConfigError as error:
+            raise click.UsageError(str(error), ctx) from error
 
 
 def _parameter(field: str, option: Option) -> click.Option:
@@ -126,24 +123,30 @@ def _parameter(field: str, option: Option) -> click.Option:
     )
 
 
-def _read_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
-    """Eager, so that what the file says is there as defaults when the other options are looked at."""
-    if path is not None:
-        try:
-            ctx.default_map = read_toml(path)
-        except ConfigError as error:
-            raise click.UsageError(str(error), ctx) from error
+def _read_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Any:
+    """Eager, so that what the file says is there as defaults when the other options are looked at. Its value is what
+    only the file can say: the options of prefixes.
+    """
+    if path is None:
+        return {}
+    try:
+        values = read_toml(path)
+    except ConfigError as error:
+        raise click.UsageError(str(error), ctx) from error
+    prefixes = values.pop("prefixes", {})
+    ctx.default_map = values
+    return prefixes
 
 
 _CONFIG_FILE = click.Option(
-    ["--config"],
+    ["--config", "prefixes"],
     type=click.Path(path_type=Path),
     metavar="FILE",
     envvar="STREAMUP_CONFIG",
     is_eager=True,
-    expose_value=False,
     callback=_read_config_file,
-    help='Options by their names, as TOML: part-size = "16MiB".',
+    help='Options by their names, as TOML: part-size = "16MiB". What goes with objects may differ by prefix: '
+    '[prefix."recordings/"]',
 )
 
 
@@ -288,9 +291,7 @@ async def _open_store(config: Config, stack: AsyncExitStack) -> S3Store:
         endpoint_url=local.endpoint_url if local else config.s3_endpoint_url,
         public_endpoint_url=config.s3_public_endpoint_url,
         path_style=config.s3_path_style or config.local,
-        sse=config.sse,
-        sse_kms_key_id=config.sse_kms_key_id,
-        storage_class=config.storage_class,
+        objects=config.objects,
         parallel_parts=config.parallel_parts,
         access_key=local.access_key if local else None,
         secret_key=local.secret_key if local else None,

@@ -9,6 +9,7 @@ not every value is a good one.
 
 from __future__ import annotations
 
+import base64
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -20,9 +21,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from streamup.errors import ConfigError
-from streamup.keys import check_template
+from streamup.errors import BadRequest, ConfigError
+from streamup.keys import check_template, validate_key
 from streamup.layout import GIB, MIB
+from streamup.object_options import CUSTOMER_KEY_BYTES, ObjectOptions, ObjectRules, Pairs, tag_objection
 
 InterruptedPolicy = Literal["reject", "append", "replace", "new"]
 
@@ -37,7 +39,10 @@ MIN_API_KEY_LENGTH = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """How one field of `Config` is written down. `parse` raises `ConfigError`; a flag takes no value and has none."""
+    """How one field of `Config` is written down. `parse` raises `ConfigError`; a flag takes no value and has none.
+
+    `pairs`: several NAME=VALUE, in TOML a table. `per_prefix`: it may differ for keys below a prefix, in a TOML table.
+    """
 
     name: str
     help: str
@@ -45,8 +50,10 @@ class Option:
     metavar: str = ""
     parse: Callable[[str], Any] | None = None
     multiple: bool = False
+    pairs: bool = False
     negatable: bool = False
     secret: bool = False
+    per_prefix: bool = False
 
     @property
     def variable(self) -> str:
@@ -163,6 +170,40 @@ def parse_url(text: str) -> str:
     return text
 
 
+def _parse_pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ConfigError(f"{text!r} is not NAME=VALUE. Write it as team=video.")
+    return name, value
+
+
+def _parse_tag(text: str) -> tuple[str, str]:
+    name, value = _parse_pair(text)
+    if objection := tag_objection(name, value):
+        raise ConfigError(f"{objection}. {name[:60]}={value[:60]} is another.")
+    return name, value
+
+
+def _parse_field_value(text: str) -> str:
+    """The value of a header field, as S3 keeps it."""
+    if re.fullmatch(r"[!-~]([ -~]*[!-~])?", text) is None:
+        raise ConfigError(f"{text!r} is not the value of a header field. Write it as max-age=86400.")
+    return text
+
+
+def parse_sse_c_key(text: str) -> bytes:
+    """A customer's key (SSE-C), in base64. Never quotes what is given."""
+    try:
+        key = base64.b64decode(text, validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != CUSTOMER_KEY_BYTES:
+        raise ConfigError(
+            f"A key for SSE-C is the base64 of {CUSTOMER_KEY_BYTES} bytes; `openssl rand -base64 32` makes a good one."
+        )
+    return key
+
+
 def _parse_count(text: str) -> int:
     if re.fullmatch(r"\d+", text, re.ASCII) is None:
         raise ConfigError(f"{text!r} is not a whole number.")
@@ -177,22 +218,30 @@ def _unless(word: str, parse: Callable[[str], Any]) -> Callable[[str], Any]:
 # --- the table
 
 
-def _option(
-    name: str, parse: Callable[[str], Any], default: str | None, metavar: str, text: str, *, secret: bool = False
-) -> Any:
-    option = Option(name=name, parse=parse, default=default, metavar=metavar, help=text, secret=secret)
-    return field(default=None if default is None else parse(default), metadata={"option": option})
+def _option(name: str, parse: Callable[[str], Any], default: str | None, metavar: str, text: str, **how: bool) -> Any:
+    option = Option(name=name, parse=parse, default=default, metavar=metavar, help=text, **how)
+    value = None if default is None else parse(default)
+    return field(default=value, metadata={"option": option}, repr=not option.secret)
 
 
-def _several(name: str, parse: Callable[[str], Any], metavar: str, text: str, *, secret: bool = False) -> Any:
-    option = Option(name=name, parse=parse, metavar=metavar, help=text, multiple=True, secret=secret)
-    return field(default=(), metadata={"option": option})
+def _several(name: str, parse: Callable[[str], Any], metavar: str, text: str, **how: bool) -> Any:
+    option = Option(name=name, parse=parse, metavar=metavar, help=text, multiple=True, **how)
+    return field(default=(), metadata={"option": option}, repr=not option.secret)
 
 
 def _flag(name: str, text: str, *, as_local: bool = False) -> Any:
     """A switch. `as_local`: it follows `--local` unless somebody says otherwise, so it can be switched off, too."""
     option = Option(name=name, default=None if as_local else False, help=text, negatable=as_local)
     return field(default=False, metadata={"option": option})
+
+
+def _of_an_object(name: str, parse: Callable[[str], Any], metavar: str, text: str, **how: bool) -> Any:
+    """One of `ObjectOptions`, for all objects that no `[prefix."…"]` says otherwise of."""
+    return _option(name, parse, None, metavar, text, per_prefix=True, **how)
+
+
+def _pairs_of_an_object(name: str, parse: Callable[[str], Any], text: str) -> Any:
+    return _several(name, parse, "NAME=VALUE", text, pairs=True, per_prefix=True)
 
 
 def _choice(name: str, words: tuple[str, ...], default: str, text: str) -> Any:
@@ -266,9 +315,38 @@ class Config:
         "s3-public-endpoint-url", parse_url, None, "URL", "The store as clients reach it, for downloads."
     )
     s3_path_style: bool = _flag("s3-path-style", "Write the bucket into the path, not into the host name.")
-    sse: str | None = _option("sse", str, None, "AES256|aws:kms|aws:kms:dsse", "Encryption by the store.")
-    sse_kms_key_id: str | None = _option("sse-kms-key-id", str, None, "ID", "The key for --sse aws:kms.")
-    storage_class: str | None = _option("storage-class", str, None, "CLASS", "Storage class of the objects.")
+    sse: str | None = _of_an_object("sse", str, "AES256|aws:kms|aws:kms:dsse", "Encryption by the store.")
+    sse_kms_key_id: str | None = _of_an_object("sse-kms-key-id", str, "ID", "The key for --sse aws:kms.")
+    sse_kms_context: Pairs = _pairs_of_an_object(
+        "sse-kms-context", _parse_pair, "Encryption context for --sse aws:kms. Repeatable."
+    )
+    sse_bucket_key: bool | None = field(
+        default=None,
+        metadata={
+            "option": Option(
+                name="sse-bucket-key",
+                help="With --sse aws:kms, ask KMS for a key per bucket rather than per object.",
+                negatable=True,
+                per_prefix=True,
+            )
+        },
+    )
+    sse_c_key: bytes | None = _of_an_object(
+        "sse-c-key",
+        parse_sse_c_key,
+        "KEY",
+        "Encryption by the store with this key (SSE-C), which it does not keep: base64 of 32 bytes. "
+        "A command line is visible to other users: better STREAMUP_SSE_C_KEY_FILE.",
+        secret=True,
+    )
+    storage_class: str | None = _of_an_object("storage-class", str, "CLASS", "Storage class of the objects.")
+    acl: str | None = _of_an_object("acl", str, "ACL", "Canned ACL of the objects, for example bucket-owner-read.")
+    tags: Pairs = _pairs_of_an_object("tag", _parse_tag, "A tag of the objects. Repeatable.")
+    cache_control: str | None = _of_an_object(
+        "cache-control", _parse_field_value, "VALUE", "Cache-Control of objects whose client names none."
+    )
+    prefixes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What of all this is another for keys below a prefix (which ends in `/`): `[prefix."…"]` in the TOML file."""
     allowed_hosts: tuple[str, ...] = _several(
         "allowed-host", _parse_host, "NAME", "Answer only to these names (and loopback). Repeatable."
     )
@@ -292,36 +370,120 @@ class Config:
     tls_key: Path | None = _option("tls-key", Path, None, "FILE", "The certificate's private key (PEM).")
     log_format: Literal["text", "json"] = _choice("log-format", ("text", "json"), "text", "How to log, on stderr.")
 
+    @property
+    def objects(self) -> ObjectRules:
+        """What goes with an object, by its key."""
+        names = [each.name for each in fields(ObjectOptions)]
+        return ObjectRules(ObjectOptions(**{name: getattr(self, name) for name in names}), self.prefixes)
+
 
 OPTIONS: Mapping[str, Option] = {f.name: f.metadata["option"] for f in fields(Config) if f.metadata}
 """Every option, by its field in `Config`."""
+
+STORE = Option(name="store", help="Where objects go.")
+PREFIX = "prefix"
+UNSET = "none"
 
 
 # --- from what was written to a Config
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The options in a TOML file, by their field in `Config` (`store` for the argument). Not parsed yet."""
+    """The options in a TOML file, by their field in `Config` (`store` for the argument). Not parsed yet, but for
+    `prefixes`, which nothing else can say.
+    """
     try:
         written = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
-    known = {option.name: name for name, option in OPTIONS.items()} | {"store": "store"}
+    tables = written.pop(PREFIX, None)
+    known = {option.name: (name, option) for name, option in OPTIONS.items()} | {"store": ("store", STORE)}
+    values = _named(f"{path}: ", written, known, "`streamup serve --help` lists the options, without the --.")
+    return values if tables is None else values | {"prefixes": _read_prefixes(path, tables)}
+
+
+def _named(
+    where: str, written: Mapping[str, Any], known: Mapping[str, tuple[str, Option]], options: str
+) -> dict[str, Any]:
+    """What is written, by field: one value, or a list of them."""
+    named = {}
     for key, value in written.items():
         if key not in known:
-            close = get_close_matches(key, known, n=1)
-            hint = (
-                f"Did you mean {close[0]}?" if close else "`streamup serve --help` lists the options, without the --."
-            )
-            raise ConfigError(f"{path}: there is no option {key!r}. {hint}")
-        several = known[key] != "store" and OPTIONS[known[key]].multiple
-        if isinstance(value, dict) or (isinstance(value, list) and not several):
-            raise ConfigError(f'{path}: {key} takes one value, for example {key} = "…".')
-        if several and not isinstance(value, list):
-            written[key] = [value]
-    return {known[key]: value for key, value in written.items()}
+            close = get_close_matches(key, [*known, PREFIX], n=1)
+            raise ConfigError(f"{where}there is no option {key!r}. {f'Did you mean {close[0]}?' if close else options}")
+        name, option = known[key]
+        several = _pairs(where, key, value) if option.pairs and isinstance(value, dict) else value
+        if isinstance(several, dict) or (isinstance(several, list) and not option.multiple):
+            raise ConfigError(f'{where}{key} takes one value, for example {key} = "…".')
+        named[name] = [several] if option.multiple and not isinstance(several, list) else several
+    return named
+
+
+def _pairs(where: str, key: str, table: Mapping[str, Any]) -> list[str]:
+    """A table as on the command line."""
+    for name, value in table.items():
+        if "=" in name or not isinstance(value, str):
+            raise ConfigError(f'{where}{key} is written as {{ team = "video" }}: text, and no = in the names.')
+    return [f"{name}={value}" for name, value in table.items()]
+
+
+def _read_prefixes(path: Path, tables: Any) -> dict[str, dict[str, Any]]:
+    """The tables `[prefix."…"]`, by prefix (which ends in `/`) and field."""
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise ConfigError(f'{path}: options of keys below a prefix are a table, [{PREFIX}."recordings/"].')
+    found: dict[str, dict[str, Any]] = {}
+    for written, table in tables.items():
+        where = f'{path}: [{PREFIX}."{written}"] '
+        try:
+            prefix = validate_key(written.removesuffix("/"), "") + "/"
+        except BadRequest as refusal:
+            raise ConfigError(f"{where}is no prefix of keys. {refusal.detail}") from refusal
+        if prefix in found:
+            raise ConfigError(f"{where}is there twice, with and without a / at its end.")
+        found[prefix] = _read_prefix(where, table)
+    return found
+
+
+def _read_prefix(where: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    known = {option.name: (name, option) for name, option in OPTIONS.items() if option.per_prefix}
+    written = dict(table)
+    for name in [name for name, (_, option) in known.items() if option.secret and f"{name}-file" in written]:
+        if name in written:
+            raise ConfigError(f"{where}has both {name} and {name}-file. Keep one of them.")
+        written[name] = read_secret(Path(str(written.pop(f"{name}-file"))), f"{where}{name}-file")
+    named = _named(where, written, known, f"There are {', '.join(known)}.")
+    return {name: _parsed(where, OPTIONS[name], value) for name, value in named.items()}
+
+
+def _parsed(where: str, option: Option, value: Any) -> Any:
+    """A value that is not on the command line; `none` takes back what holds for the others."""
+    if value in (UNSET, [UNSET]):
+        return () if option.multiple else None
+    try:
+        if option.parse is None:
+            return _parse_switch(value)
+        return tuple(map(option.parse, map(str, value))) if option.multiple else option.parse(str(value))
+    except ConfigError as error:
+        raise ConfigError(f"{where}{option.name}: {error}") from error
+
+
+def _parse_switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError("It takes true or false, without quotes.")
+    return value
+
+
+def read_secret(path: Path, where: str) -> str:
+    """A secret that is in a file of its own."""
+    try:
+        secret = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where}: {path} cannot be read: {error}") from error
+    if not secret:  # who names a file for a key does not want to run without one
+        raise ConfigError(f"{where}: {path} is empty. Write the secret into it, or take this out.")
+    return secret
 
 
 def build(store: str | None, values: Mapping[str, Any]) -> Config:
@@ -402,10 +564,13 @@ def _amount_objections(config: Config) -> Iterator[str]:
 def _store_objections(config: Config) -> Iterator[str]:
     if config.local and (config.s3_endpoint_url or config.s3_public_endpoint_url):
         yield "--local starts a store of its own, so no --s3-endpoint-url or --s3-public-endpoint-url goes with it."
-    if config.sse not in (None, "AES256", "aws:kms", "aws:kms:dsse"):
-        yield f"--sse {config.sse} is unknown in S3. Choose AES256, aws:kms or aws:kms:dsse."
-    if config.sse_kms_key_id and not (config.sse or "").startswith("aws:kms"):
-        yield "--sse-kms-key-id only means something with --sse aws:kms. Add that, or leave the key out."
+    told = set[str]()
+    for prefix, options in config.objects.each.items():
+        for objection in options.objections():
+            if objection not in told:  # what is wrong for all is not said again for each prefix
+                yield f'[{PREFIX}."{prefix}"] {objection}' if prefix else objection
+            if not prefix:
+                told.add(objection)
     try:
         check_template(config.key_template, config.prefix)
     except ValueError as error:

@@ -35,6 +35,7 @@ from streamup.errors import (
     ConfigError,
     NotAllowed,
     NotFound,
+    NotImplementedHere,
     OffsetMismatch,
     SpoolError,
     StoreError,
@@ -451,8 +452,14 @@ class Server:
     async def _fetch(self, key: str) -> web.Response:
         if not self._config.downloads:
             raise NotAllowed("Downloads are off on this server (--downloads).", OBJECT_METHODS.replace(" GET,", ""))
-        if await self._store.head(key) is None:
+        stored = await self._store.head(key)
+        if stored is None:
             raise NotFound("There is no object under this key.")
+        if stored.encryption == "SSE-C":
+            raise NotImplementedHere(
+                "This object is encrypted with a key that goes with each request for it (SSE-C), and a redirect cannot "
+                "carry that. Read it from the store, with the key."
+            )
         url = await self._store.presign_get(key, PRESIGNED_SECONDS)
         return web.Response(status=307, headers={"Location": url, "Cache-Control": "no-store"})
 

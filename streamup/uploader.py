@@ -389,7 +389,7 @@ class Drain:
             digest = sha256().digest() if checksum is Checksum.SHA256 else None
             return PartBody(None, 0, 0, checksum, digest)
         digest = await asyncio.to_thread(self._sha256, file) if checksum is Checksum.SHA256 else None
-        return PartBody(file.path, file.size, file.crc64nvme, checksum, digest)
+        return PartBody(file.path, file.size, file.crc64nvme, checksum, digest, self._upload.meta.sse_c_key_md5)
 
     def _sha256(self, file: PartFile) -> bytes:
         """The digest the store will check, of bytes that are first checked against what came off the socket."""

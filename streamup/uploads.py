@@ -41,7 +41,7 @@ from streamup.layout import Layout, choose_layout
 from streamup.protocols import Append, BodyTerms, Create, Description
 from streamup.registry import Registry
 from streamup.spool import Spool
-from streamup.stores import Checksum, ObjectMeta
+from streamup.stores import NO_KEY, Checksum, ObjectMeta
 from streamup.upload import State, Upload
 from streamup.uploader import Uploader
 from streamup.writer import Body, Live, Terms, Writer, too_large_for_a_digest
@@ -81,6 +81,7 @@ class Uploads:
     ) -> None:
         """`random_token` gives names nobody can guess: upload ids, object tokens."""
         self._config = config
+        self._objects = config.objects
         self._store = uploader.store
         self._checkpoint = checkpoint
         self._spool = spool
@@ -326,9 +327,10 @@ class Uploads:
         known = body.length if body.length is not None else body.content_length
         self._require_allowed(known)
         upload_id = self._random_token()
+        key = self._key(intent, upload_id)
         return Upload(
             id=upload_id,
-            key=self._key(intent, upload_id),
+            key=key,
             subject=subject,
             layout=self._layout(known if body.seals else body.length),
             created=self._clock(),
@@ -342,6 +344,7 @@ class Uploads:
                 content_disposition=description.content_disposition,
                 cache_control=description.cache_control,
                 user=dict(description.user),
+                sse_c_key_md5=self._objects.of(key).sse_c_key_md5 or NO_KEY,
             ),
         )
 

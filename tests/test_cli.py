@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from contextlib import AsyncExitStack, contextmanager, suppress
 from hashlib import sha256
 from ipaddress import ip_network
@@ -75,7 +76,8 @@ def test_every_option_by_flag(configure):
         "--parallel-parts 3 --checksum sha256 --spool-size 1GiB --disk-floor 0 --expire 2d --idle 5s --grace 1s "
         "--interrupted append --store-timeout 1m --downloads --deletes --max-upload-size 1TB --max-open-uploads 5 "
         "--s3-endpoint-url http://minio:9000 --s3-public-endpoint-url https://s3.example.com --s3-path-style "
-        "--sse aws:kms --sse-kms-key-id abc --storage-class STANDARD_IA --allowed-host a.example --allowed-host b "
+        "--sse aws:kms --sse-kms-key-id abc --storage-class STANDARD_IA --sse-kms-context a=b --no-sse-bucket-key "
+        "--acl private --tag team=video --tag a=b=c --cache-control no-store --allowed-host a.example --allowed-host b "
         "--key-template in/{id} --trusted-proxy 10.0.0.0/8 --trusted-proxy ::1 --no-interim "
         f"--cors-origin https://app.example --tls-cert c.pem --tls-key k.pem --api-key {KEY} --log-format json"
     )
@@ -106,6 +108,11 @@ def test_every_option_by_flag(configure):
         sse="aws:kms",
         sse_kms_key_id="abc",
         storage_class="STANDARD_IA",
+        sse_kms_context=(("a", "b"),),
+        sse_bucket_key=False,
+        acl="private",
+        tags=(("team", "video"), ("a", "b=c")),
+        cache_control="no-store",
         allowed_hosts=("a.example", "b"),
         cors_origins=("https://app.example",),
         key_template="in/{id}",
@@ -156,6 +163,23 @@ def test_keys_from_a_file(configure, tmp_path):
     assert configure("--local", env=env).api_key_sha256 == (DIGEST, sha256(f"{KEY}-the-second".encode()).digest())
     assert "Keep one of them" in configure("--local", env=env | {"STREAMUP_API_KEY": KEY})
     assert "cannot be read" in configure("--local", env={"STREAMUP_API_KEY_FILE": str(tmp_path / "none")})
+
+
+def test_a_key_for_sse_c_from_a_file(configure, tmp_path):
+    file = tmp_path / "key"
+    file.write_text(b64encode(bytes(32)).decode() + "\n")
+    config = configure("--local", env={"STREAMUP_SSE_C_KEY_FILE": str(file)})
+    assert config.objects.of("a").sse_c_key == bytes(32)
+
+
+def test_prefixes_in_the_file(configure, tmp_path):
+    file = tmp_path / "streamup.toml"
+    file.write_text('local = true\ntag = { a = "b" }\n[prefix."x/y"]\nacl = "private"\n')
+    config = configure(f"--config {file} --storage-class GLACIER")
+    options = config.objects.of("x/y/z")
+    assert (options.acl, options.tags, options.storage_class) == ("private", (("a", "b"),), "GLACIER")
+    file.write_text('local = true\n[prefix.x]\nacl = "open"\n')
+    assert '[prefix."x/"] --acl open is no canned ACL' in configure(f"--config {file}")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """config.py: what people write, and what is refused."""
 
+from base64 import b64encode
 from dataclasses import fields, replace
 from hashlib import sha256
 from ipaddress import ip_network
@@ -17,6 +18,7 @@ from streamup.config import (
     parse_api_key,
     parse_duration,
     parse_size,
+    parse_sse_c_key,
     parse_store,
     parse_token,
     parse_url,
@@ -170,7 +172,7 @@ def test_loopback(host, loopback):
 
 
 def test_every_field_is_an_option_but_the_place():
-    assert {field.name for field in fields(Config)} - OPTIONS.keys() == {"bucket", "prefix"}
+    assert {field.name for field in fields(Config)} - OPTIONS.keys() == {"bucket", "prefix", "prefixes"}
 
 
 def test_defaults_are_those_that_are_shown():
@@ -195,6 +197,10 @@ def test_defaults_are_those_that_are_shown():
         ("trusted_proxies", " 10.0.0.0/8 ", ip_network("10.0.0.0/8"), "10.0.0.5/8"),
         ("trusted_proxies", "fd00::/8", ip_network("fd00::/8"), "fd00::/129"),
         ("trusted_proxies", "::1", ip_network("::1/128"), ""),
+        ("tags", "team=a b", ("team", "a b"), "team"),
+        ("tags", "a=b=c", ("a", "b=c"), "=b"),
+        ("sse_kms_context", "a=b&c", ("a", "b&c"), "a"),
+        ("cache_control", "max-age=60, public", "max-age=60, public", "a\nb"),
     ],
 )
 def test_values_of_single_options(field, good, value, bad):
@@ -257,6 +263,107 @@ def test_toml_names_options_as_flags_do(tmp_path):
 def test_a_toml_file_with_a_mistake_is_refused(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
         read_toml(toml(tmp_path, text))
+
+
+SSE_C_KEY = bytes(range(32))
+
+PREFIXES = f"""
+storage-class = "STANDARD"
+tag = {{ team = "video", "cost centre" = "7" }}
+
+[prefix."recordings/"]
+storage-class = "STANDARD_IA"
+tag = {{ team = "live" }}
+cache-control = "no-store"
+
+[prefix.archive]
+storage-class = "none"
+tag = "none"
+sse = "aws:kms"
+sse-bucket-key = true
+sse-kms-context = ["a=b"]
+
+[prefix."secret/keys"]
+sse-c-key = "{b64encode(SSE_C_KEY).decode()}"
+tag = {{}}
+"""
+
+
+def test_toml_says_what_goes_with_objects_below_a_prefix(tmp_path):
+    written = read_toml(toml(tmp_path, PREFIXES))
+    assert written["tags"] == ["team=video", "cost centre=7"]
+    assert written["prefixes"] == {
+        "recordings/": {"storage_class": "STANDARD_IA", "tags": (("team", "live"),), "cache_control": "no-store"},
+        "archive/": {
+            "storage_class": None,
+            "tags": (),
+            "sse": "aws:kms",
+            "sse_bucket_key": True,
+            "sse_kms_context": (("a", "b"),),
+        },
+        "secret/keys/": {"sse_c_key": SSE_C_KEY, "tags": ()},
+    }
+
+
+def test_a_secret_of_a_prefix_may_be_in_a_file_of_its_own(tmp_path):
+    secret = tmp_path / "key"
+    secret.write_bytes(b64encode(SSE_C_KEY) + b"\n")
+    written = read_toml(toml(tmp_path, f'[prefix.a]\nsse-c-key-file = "{secret}"\n'))
+    assert written["prefixes"] == {"a/": {"sse_c_key": SSE_C_KEY}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('prefix = "a"', r'a table, \[prefix."recordings/"\]'),
+        ("[prefix]\na = 1", "a table"),
+        ("[prefixes.a]\n", "Did you mean prefix"),
+        ('[prefix.a]\nstorage-clas = "X"', r'\[prefix."a"\] there is no option .*Did you mean storage-class'),
+        ('[prefix.a]\npart-size = "8MiB"', r'\[prefix."a"\] there is no option .*There are sse, .*cache-control'),
+        ('[prefix.a]\nstorage-class = ["X"]', "takes one value"),
+        ("[prefix.a]\ntag = { team = 1 }", "tag is written as"),
+        ('[prefix.a]\ntag = { "te=am" = "1" }', "no = in the names"),
+        ('[prefix.a]\ntag = "video"', r'"a"\] tag: .video. is not NAME=VALUE'),
+        ('[prefix.a]\ntag = { "a&b" = "c" }', r"tag: A tag has letters"),
+        ('[prefix.a]\nsse-bucket-key = "yes"', "true or false, without quotes"),
+        ('[prefix.a]\nsse-c-key = "abc"', "sse-c-key: A key for SSE-C is the base64 of 32 bytes"),
+        ('[prefix.a]\nsse-c-key = "abc"\nsse-c-key-file = "x"', "Keep one of them"),
+        ('[prefix.a]\nsse-c-key-file = "/nowhere/x"', "sse-c-key-file: /nowhere/x cannot be read"),
+        ('[prefix.""]\n', "is no prefix of keys"),
+        ('[prefix."/a"]\n', "is no prefix of keys. A key has no empty segments"),
+        ('[prefix."a/../b"]\n', "is no prefix of keys"),
+        ('[prefix.a]\n[prefix."a/"]\n', "there twice"),
+    ],
+)
+def test_a_prefix_with_a_mistake_is_refused(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        read_toml(toml(tmp_path, text))
+
+
+def test_a_refused_sse_c_key_is_not_quoted():
+    for text in ("c2VjcmV0", "not base64!", "c2VjcmV0" * 20):
+        with pytest.raises(ConfigError, match="openssl rand -base64 32") as refusal:
+            parse_sse_c_key(text)
+        assert text not in str(refusal.value)
+
+
+def test_secrets_are_not_shown():
+    assert "xxxx" not in repr(Config(sse_c_key=b"x" * 32, api_key_sha256=(b"x" * 32,)))
+
+
+def test_what_goes_with_objects_is_the_servers_and_then_the_prefixs():
+    config = build("s3://bucket", {"storage_class": "GLACIER", "prefixes": {"a/": {"acl": "private"}}})
+    assert (config.objects.of("a/b").acl, config.objects.of("a/b").storage_class) == ("private", "GLACIER")
+    assert (config.objects.of("b").acl, config.objects.of("b").storage_class) == (None, "GLACIER")
+
+
+def test_objections_name_the_prefix_unless_all_objects_have_them():
+    with pytest.raises(ConfigError) as refusal:
+        build("s3://bucket", {"acl": "open", "prefixes": {"a/": {"sse": "AES"}, "b/": {"acl": "shut"}}})
+    first, second, third = str(refusal.value).splitlines()
+    assert first.startswith("--acl open")
+    assert second.startswith('[prefix."a/"] --sse AES is unknown')
+    assert third.startswith('[prefix."b/"] --acl shut')
 
 
 def test_a_toml_file_that_is_not_there_is_refused(tmp_path):
@@ -327,8 +434,6 @@ def test_what_is_fine(changes):
         ({"key_template": "{id}", "prefix": "x" * 992 + "/"}, "--key-template '{id}' makes no valid key"),
         ({"key_template": "{filename}"}, "--key-template '{filename}' lacks"),
         ({"sse": "AES"}, "--sse AES is unknown"),
-        ({"sse_kms_key_id": "k"}, "only means something with --sse aws:kms"),
-        ({"sse_kms_key_id": "k", "sse": "AES256"}, "only means something with --sse aws:kms"),
     ],
 )
 def test_what_is_refused_says_what_to_do(changes, message):

@@ -7,6 +7,7 @@ from moto.server import ThreadedMotoServer
 from wire import answer, error, store_at
 
 from streamup import errors
+from streamup.object_options import ObjectRules
 from streamup.stores import StoreLimits
 from streamup.stores.probe import _shortcomings, probe
 from streamup.stores.profiles import BOTH, UNKNOWN, recognise
@@ -139,6 +140,18 @@ async def test_a_store_that_knows_only_content_md5(wire):
         "This store does not honour If-None-Match:",
     ]
     assert "Content-MD5 instead" in sentences[0]
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, "InvalidStorageClass"), (403, "AccessDenied")])
+async def test_a_prefix_whose_options_the_store_refuses_refuses_the_start(wire, status, code):
+    allowed = permitting(*(step for step, _ in STEPS), "DELETE key")
+    wire.reply = lambda request: answer(status, error(code)) if "cold" in request.target else allowed(request)
+    rules = ObjectRules(prefixes={"warm/": {"acl": "private"}, "cold/": {"storage_class": "GLACIER"}})
+    async with store_at(wire, profile=UNKNOWN, objects=rules) as store:
+        with pytest.raises(errors.ConfigError, match=rf"an upload below cold/ .*prefix\.'cold/'.*{code}"):
+            await probe(store)
+    created = [request for request in wire.requests if request.method == "POST" and "warm/.streamup-" in request.target]
+    assert [request.headers["x-amz-acl"] for request in created] == ["private"]
 
 
 def test_equal_parts_are_said():

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import json
 import tracemalloc
 from dataclasses import replace
 
@@ -11,7 +12,8 @@ from awscrt import checksums
 from wire import ALL, Wire, answer, deaf, error, reset, silent, store_at
 
 from streamup import errors
-from streamup.stores import Checksum, ObjectMeta, PartBody, Receipt
+from streamup.object_options import ObjectOptions, ObjectRules
+from streamup.stores import NO_KEY, Checksum, ObjectMeta, PartBody, Receipt
 from streamup.stores.part_reader import PartReader
 from streamup.stores.profiles import PROFILES, UNKNOWN, recognise
 from streamup.stores.s3 import Deadlines
@@ -106,7 +108,7 @@ async def test_a_damaged_part_file_gets_no_content_md5(store, wire, body):
     assert wire.requests == []
 
 
-async def test_everything_about_the_object_is_said_at_creation(wire):
+async def test_everything_about_the_object_is_said_at_creation(wire, body):
     meta = ObjectMeta(
         "token-1",
         content_type="video/mp4",
@@ -115,10 +117,20 @@ async def test_everything_about_the_object_is_said_at_creation(wire):
         cache_control="no-store",
         user={"title": "a%20film"},
     )
-    options = {"sse": "aws:kms", "sse_kms_key_id": "key-1", "storage_class": "STANDARD_IA"}
-    async with store_at(wire, **options) as store:
+    options = ObjectOptions(
+        sse="aws:kms",
+        sse_kms_key_id="key-1",
+        sse_kms_context=(("team", "vidéo"),),
+        sse_bucket_key=True,
+        storage_class="STANDARD_IA",
+        acl="bucket-owner-read",
+        tags=(("team", "a b/c"), ("x&y", "")),
+        cache_control="for those who say nothing",
+    )
+    async with store_at(wire, objects=ObjectRules(options)) as store:
         wire.answers.append(answer(200, CREATED))
         assert await store.create_multipart("k", meta) == "m"
+        await store.put_object("k", body(), meta)
     expected = {
         "content-type": "video/mp4",
         "content-encoding": "gzip",
@@ -126,13 +138,109 @@ async def test_everything_about_the_object_is_said_at_creation(wire):
         "cache-control": "no-store",
         "x-amz-meta-title": "a%20film",
         "x-amz-meta-streamup-token": "token-1",
-        "x-amz-checksum-algorithm": "CRC64NVME",
-        "x-amz-checksum-type": "FULL_OBJECT",
         "x-amz-server-side-encryption": "aws:kms",
         "x-amz-server-side-encryption-aws-kms-key-id": "key-1",
+        "x-amz-server-side-encryption-bucket-key-enabled": "true",
         "x-amz-storage-class": "STANDARD_IA",
+        "x-amz-acl": "bucket-owner-read",
+        "x-amz-tagging": "team=a%20b%2Fc&x%26y=",
     }
-    assert expected.items() <= wire.requests[0].headers.items()
+    created, put = (request.headers for request in wire.requests)
+    assert expected.items() <= created.items()
+    assert expected.items() <= put.items()
+    assert (created["x-amz-checksum-algorithm"], created["x-amz-checksum-type"]) == ("CRC64NVME", "FULL_OBJECT")
+    context = base64.b64decode(put["x-amz-server-side-encryption-context"])
+    assert json.loads(context) == {"team": "vidéo"}
+    assert context == base64.b64decode(created["x-amz-server-side-encryption-context"])
+
+
+async def test_nothing_is_said_of_what_is_not_configured(store, wire, body):
+    await store.put_object("k", body(), META)
+    said = {name for name in wire.requests[0].headers if name.startswith("x-amz-")}
+    assert said == {"x-amz-content-sha256", "x-amz-date", "x-amz-checksum-crc64nvme", "x-amz-meta-streamup-token"}
+
+
+async def test_a_cache_control_of_the_clients_goes_before_the_configured_one(wire, body):
+    rules = ObjectRules(ObjectOptions(cache_control="no-cache"), {"live/": {"cache_control": "max-age=1"}})
+    async with store_at(wire, objects=rules) as store:
+        await store.put_object("live/a", body(), META)
+        await store.put_object("live/a", body(), replace(META, cache_control="no-store"))
+        await store.put_object("a", body(), META)
+    assert [request.headers["cache-control"] for request in wire.requests] == ["max-age=1", "no-store", "no-cache"]
+
+
+SSE_C = ObjectRules(prefixes={"secret/": {"sse_c_key": bytes(range(32))}})
+SSE_C_HEADERS = {
+    "x-amz-server-side-encryption-customer-algorithm": "AES256",
+    "x-amz-server-side-encryption-customer-key": base64.b64encode(bytes(range(32))).decode(),
+    "x-amz-server-side-encryption-customer-key-md5": "tP/LI3N87DFaSk0aoqYgzg==",
+}
+ATTRIBUTES = "<GetObjectAttributesResponse></GetObjectAttributesResponse>"
+
+
+async def test_a_customers_key_goes_with_everything_about_its_objects(wire, body):
+    async with store_at(wire, objects=SSE_C) as store:
+        key, receipts = "secret/k", [Receipt(1, 3, '"e"', 7)]
+        wire.answers.extend([answer(200, ETag='"e"'), answer(200, CREATED), answer(200, ETag='"e"')])
+        await store.put_object(key, body(), META)
+        await store.create_multipart(key, META)
+        await store.put_part(key, "m", 1, body())
+        wire.answers.extend([answer(200, "<ListPartsResult/>"), answer(200, COMPLETED.format(""))])
+        await store.list_parts(key, "m")
+        await store.complete_multipart(key, "m", receipts, META, 7)
+        wire.answers.extend([answer(200, ETag='"e"')] * 2 + [answer(200, ATTRIBUTES)])
+        await store.head(key)
+        await store._ask("get_object", key)
+        await store._ask("get_object_attributes", key, ObjectAttributes=["ObjectParts"])
+        assert all(SSE_C_HEADERS.items() <= request.headers.items() for request in wire.requests)
+        assert len(wire.requests) == 8
+        await store.abort_multipart(key, "m")
+        await store.delete(key)
+        await store.put_object("k", body(), META)
+    assert all(wire.headers.keys().isdisjoint(SSE_C_HEADERS) for wire in wire.requests[8:])
+
+
+async def test_an_object_from_before_the_key_is_found_without_it(wire):
+    wire.reply = lambda request: answer(400 if SSE_C_HEADERS.items() <= request.headers.items() else 200, ETag='"old"')
+    async with store_at(wire, objects=SSE_C) as store:
+        assert (await store.head("secret/k")).etag == '"old"'
+        wire.reply = lambda _: answer(400)
+        with pytest.raises(errors.CredentialsExpired, match="expired credentials, or an object that needs another key"):
+            await store.head("secret/k")
+
+
+async def test_an_upload_keeps_to_the_key_it_was_begun_with(wire, body):
+    """Whatever is configured by now: it waits for another key to be put back, and goes on without one it never had."""
+    changed = replace(META, sse_c_key_md5="another"), replace(body(), sse_c_key_md5="another")
+    unkeyed = replace(META, sse_c_key_md5=NO_KEY), replace(body(), sse_c_key_md5=NO_KEY)
+    async with store_at(wire, objects=SSE_C) as store:
+        for key in ("secret/k", "k"):
+            for call in (
+                store.create_multipart(key, changed[0]),
+                store.put_part(key, "m", 1, changed[1]),
+                store.complete_multipart(key, "m", [Receipt(1, 3, '"e"', 7)], changed[0], 7),
+            ):
+                with pytest.raises(errors.AccessDenied, match=r"begun with another key for SSE-C.*cancel the upload"):
+                    await call
+        assert wire.requests == []
+        wire.answers.extend([answer(200, CREATED), answer(200, ETag='"e"'), answer(200, COMPLETED.format(""))])
+        await store.create_multipart("secret/k", unkeyed[0])
+        await store.put_part("secret/k", "m", 1, unkeyed[1])
+        await store.complete_multipart("secret/k", "m", [Receipt(1, 3, '"e"', 7)], unkeyed[0], 7)
+    assert all(request.headers.keys().isdisjoint(SSE_C_HEADERS) for request in wire.requests)
+
+
+@pytest.mark.parametrize("source", ["option", "environment"])
+async def test_a_customers_key_is_not_sent_in_the_clear(monkeypatch, source):
+    if source == "environment":
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://minio:9000")
+    url = "http://minio:9000" if source == "option" else None
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with pytest.raises(errors.ConfigError, match="in the clear to http://minio:9000"):
+        async with store_at(Wire(), objects=SSE_C, endpoint_url=url):
+            pass
+    async with store_at(Wire(), objects=SSE_C, endpoint_url="https://minio:9000"):
+        pass
 
 
 async def test_a_complete_carries_all_that_the_store_can_compare(store, wire):
@@ -273,6 +381,8 @@ async def test_parts_do_not_hold_up_an_abort(wire, body):
 REFUSALS = [
     (500, "InternalError", errors.StoreUnavailable),
     (503, "SlowDown", errors.StoreThrottled),
+    (400, "ThrottlingException", errors.StoreThrottled),
+    (400, "KMS.ThrottlingException", errors.StoreThrottled),
     (503, "ErrTooManyRequest", errors.StoreThrottled),
     (429, "Whatever", errors.StoreThrottled),
     (400, "RequestTimeout", errors.StoreUnavailable),

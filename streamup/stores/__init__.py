@@ -24,12 +24,17 @@ class Checksum(StrEnum):
     NONE = "none"
 
 
+NO_KEY = ""
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectMeta:
     """What is stored beside an object's bytes; fixed when its upload is created.
 
     `user` becomes `x-amz-meta-*`. `token` (random, ours) becomes `x-amz-meta-streamup-token`: a HEAD that shows it
     proves that the object is this upload's and no stranger's. `if_none_match` stands for `If-None-Match: *`.
+    `sse_c_key_md5`, the MD5 of the customer's key that its parts are encrypted with (`NO_KEY`: with none), keeps them
+    to one key whatever is configured later; None is what is configured.
     """
 
     token: str
@@ -40,6 +45,7 @@ class ObjectMeta:
     content_disposition: str | None = None
     cache_control: str | None = None
     user: Mapping[str, str] = field(default_factory=dict)
+    sse_c_key_md5: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class PartBody:
     """One part's bytes, as a file that does not change any more: the first `size` bytes of `path`.
 
     `path` None is the empty body. `crc64nvme` was computed on the bytes as they came off the socket. `sha256`, 32 raw
-    bytes, is given exactly where the object's checksum is SHA256.
+    bytes, is given exactly where the object's checksum is SHA256. `sse_c_key_md5` is that of the object.
     """
 
     path: Path | None
@@ -55,6 +61,7 @@ class PartBody:
     crc64nvme: int
     checksum: Checksum = Checksum.CRC64NVME
     sha256: bytes | None = None
+    sse_c_key_md5: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,6 +202,13 @@ class Trial:
     async def _delete(self) -> None:
         await self.store.delete(self.key)
 
+    async def begin_below(self, prefix: str) -> None:
+        """An upload with all that goes with objects below a prefix, and without a byte: nothing is stored there, not
+        for a moment in a class of storage that is paid for by the month.
+        """
+        key = prefix + self.key
+        await self.store.abort_multipart(key, await self.store.create_multipart(key, self._meta()))
+
     # -- checksums and conditions -------------------------------------------------------------------------------
 
     async def compares(self, checksum: Checksum) -> Compared:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from streamup.errors import AccessDenied, ConfigError, StoreUnavailable
+from streamup.errors import AccessDenied, ConfigError, StoreRefused, StoreUnavailable
 from streamup.stores import Checksum
 from streamup.stores.experiments import LIST, Compared, Permission, Trial, trial
 from streamup.stores.profiles import BOTH, StoreProfile
@@ -40,6 +40,7 @@ async def _found(trial: Trial) -> tuple[StoreProfile, list[str]]:
     """The profile by experiment, and what is left to say about the experiments themselves."""
     try:
         await _permissions(trial)
+        await _prefixes(trial)
         kept = frozenset([checksum for checksum in BOTH if await trial.compares(checksum) is Compared.YES])
         found = replace(
             trial.known,
@@ -60,6 +61,18 @@ async def _permissions(trial: Trial) -> None:
                 await attempt()
             except AccessDenied as error:
                 raise _denied(trial.store.bucket, permission, error) from error
+
+
+async def _prefixes(trial: Trial) -> None:
+    """What is configured for a prefix is met by a refusal now rather than by the first client."""
+    for prefix in trial.store.objects.prefixes:
+        try:
+            await trial.begin_below(prefix)
+        except (AccessDenied, StoreRefused) as error:
+            raise ConfigError(
+                f"The store refuses an upload below {prefix} with what [prefix.{prefix!r}] says of it. Mend that, or "
+                f"the permissions. The store said: {error}"
+            ) from error
 
 
 def _denied(bucket: str, permission: Permission, error: AccessDenied) -> ConfigError:

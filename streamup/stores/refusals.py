@@ -19,8 +19,15 @@ from streamup.errors import (
     StoreUnavailable,
 )
 
+WORDLESS = "400"
+"""What botocore makes of a 400 without a body."""
+
 CODES: dict[str, type[StoreError]] = {
+    # The answer to a HEAD has no body, and expired credentials look like this then. (So does an SSE-C object that is
+    # asked for without its key: that can be mended, too, while the bytes wait.)
+    WORDLESS: CredentialsExpired,
     "AccessDenied": AccessDenied,
+    "BandwidthLimitExceeded": StoreThrottled,
     # Configuration and quotas: somebody can mend them while the bytes wait in the spool.
     "AuthorizationHeaderMalformed": AccessDenied,
     "InvalidAccessKeyId": AccessDenied,
@@ -28,6 +35,7 @@ CODES: dict[str, type[StoreError]] = {
     "KMS.DisabledException": AccessDenied,
     "KMS.KMSInvalidStateException": AccessDenied,
     "KMS.NotFoundException": AccessDenied,
+    "KMS.ThrottlingException": StoreThrottled,
     "OperationAborted": StoreUnavailable,
     "QuotaExceeded": AccessDenied,
     "SignatureDoesNotMatch": AccessDenied,
@@ -52,7 +60,10 @@ CODES: dict[str, type[StoreError]] = {
     "RequestExpired": CredentialsExpired,
     "RequestTimeTooSkewed": CredentialsExpired,
     "RequestTimeout": StoreUnavailable,
+    "RequestLimitExceeded": StoreThrottled,
     "SlowDown": StoreThrottled,
+    "Throttling": StoreThrottled,
+    "ThrottlingException": StoreThrottled,
     "TokenRefreshRequired": CredentialsExpired,
     "XAmzContentChecksumMismatch": BadDigest,
     "XAmzContentSHA256Mismatch": BadDigest,
@@ -76,5 +87,7 @@ STATUSES: dict[int, type[StoreError]] = {
 def refusal(operation: str, status: int, code: str, message: str) -> StoreError:
     """The error for this answer. A status that is in no table: 4xx are definite, all others ask for another attempt."""
     definite = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+    if code == WORDLESS:
+        message = "expired credentials, or an object that needs another key (SSE-C)"
     kind = CODES.get(code) or STATUSES.get(status) or (StoreRefused if definite else StoreUnavailable)
     return kind(f"{operation}: {status} {code}: {message}", status=status, code=code)

@@ -18,14 +18,17 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import aiohttp
 
+from streamup.config import is_loopback
 from streamup.errors import (
     AccessDenied,
     BadDigest,
+    ConfigError,
     CredentialsExpired,
     NoSuchMultipart,
     NoSuchObject,
@@ -35,7 +38,9 @@ from streamup.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from streamup.stores import Checksum, Multipart, ObjectMeta, PartBody, Receipt, StoredObject, StoredPart
+from streamup.object_options import AS_THE_BUCKET_HAS_IT, ObjectRules
+from streamup.stores import NO_KEY, Checksum, Multipart, ObjectMeta, PartBody, Receipt, StoredObject, StoredPart
+from streamup.stores.object_arguments import TOKEN, creation, customer_key
 from streamup.stores.part_reader import PartReader, base64_of, content_md5
 from streamup.stores.profiles import UNKNOWN, StoreProfile, recognise
 from streamup.stores.refusals import refusal
@@ -55,7 +60,6 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 )
 from botocore.handlers import add_expect_header  # type: ignore[import-untyped]
 
-TOKEN = "streamup-token"  # noqa: S105 - the name of a metadata field
 CONTROL_CONNECTIONS = 16
 CHECKSUM_TYPES = {Checksum.CRC64NVME: "FULL_OBJECT", Checksum.SHA256: "COMPOSITE"}
 
@@ -88,6 +92,8 @@ class S3Store:
 
     Without keys the usual AWS chain finds the credentials (environment, profile, container, instance, web identity).
     Without `endpoint_url` botocore's configuration names it. `public_endpoint_url` is for presigned URLs only.
+    `objects` says what goes with an object. It is asked anew with each call, so an upload that an earlier process
+    began goes on by what is configured now; what was fixed when its multipart upload was created stays.
     What the store can do is `profile`; `adopt` sets it, and `probe.probe` finds it out.
     """
 
@@ -99,9 +105,7 @@ class S3Store:
         endpoint_url: str | None = None,
         public_endpoint_url: str | None = None,
         path_style: bool = False,
-        sse: str | None = None,
-        sse_kms_key_id: str | None = None,
-        storage_class: str | None = None,
+        objects: ObjectRules = AS_THE_BUCKET_HAS_IT,
         parallel_parts: int = 8,
         access_key: str | None = None,
         secret_key: str | None = None,
@@ -114,11 +118,7 @@ class S3Store:
         self._endpoint_url = endpoint_url
         self._public_endpoint_url = public_endpoint_url or endpoint_url
         self._addressing = "path" if path_style else "auto"
-        self._create_options = {
-            "ServerSideEncryption": sse,
-            "SSEKMSKeyId": sse_kms_key_id,
-            "StorageClass": storage_class,
-        }
+        self.objects = objects
         self._parallel_parts = parallel_parts
         self._keys = (access_key, secret_key) if access_key and secret_key else None
         self._chain = _CredentialChain()
@@ -145,12 +145,22 @@ class S3Store:
             session.register_component("credential_provider", self._chain)
         self._parts = await self._client(session, self._endpoint_url, self._parallel_parts)
         self._control = await self._client(session, self._endpoint_url, CONTROL_CONNECTIONS)
+        self._require_private_way(self._control.meta.endpoint_url)
         # Some regions would still presign with SigV2, which their newer buckets refuse.
         self._presigner = await self._client(session, self._public_endpoint_url, 1, signature_version="s3v4")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    def _require_private_way(self, endpoint_url: str) -> None:
+        """A customer's key goes with each request, so S3 refuses it over plain http. Raises `ConfigError`."""
+        parts = urlsplit(endpoint_url)
+        keyed = any(options.sse_c_key for options in self.objects.each.values())
+        if keyed and parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+            raise ConfigError(
+                f"--sse-c-key would be sent in the clear to {endpoint_url}, and S3 refuses that. Use an https endpoint."
+            )
 
     async def _client(self, session: AioSession, endpoint_url: str | None, connections: int, **options: Any) -> Any:
         config = AioConfig(
@@ -182,7 +192,7 @@ class S3Store:
         self._refuse_unkept(meta)
         checksum = self._checksum(body.checksum, body.crc64nvme, body.sha256)
         condition = self._condition(meta, honoured=self.profile.conditional_put)
-        options = {**_described(meta), **self._create_options, **condition}
+        options = {**creation(self.objects.of(key), meta), **self._customer_key(key), **condition}
         answer = await self._send("put_object", body, checksum, Key=self.prefix + key, **options)
         return _stored(key, body.size, meta, answer)
 
@@ -191,19 +201,21 @@ class S3Store:
         kind = {}
         if meta.checksum in self.profile.checksums:
             kind = {"ChecksumAlgorithm": meta.checksum.upper(), "ChecksumType": CHECKSUM_TYPES[meta.checksum]}
-        options = {**_described(meta), **self._create_options, **kind}
+        secret = self._customer_key(key, meta.sse_c_key_md5)
+        options = {**creation(self.objects.of(key), meta), **secret, **kind}
         answer = await self._call("create_multipart_upload", self.deadlines.control, Key=self.prefix + key, **options)
         return _field(answer, "UploadId")
 
     async def put_part(self, key: str, multipart_id: str, number: int, body: PartBody) -> Receipt:
         checksum = self._checksum(body.checksum, body.crc64nvme, body.sha256)
         target = {"Key": self.prefix + key, "UploadId": multipart_id, "PartNumber": number}
-        answer = await self._send("upload_part", body, checksum, **target)
+        secret = self._customer_key(key, body.sse_c_key_md5)
+        answer = await self._send("upload_part", body, checksum, **target, **secret)
         return Receipt(number, body.size, answer["ETag"], body.crc64nvme, body.sha256)
 
     async def list_parts(self, key: str, multipart_id: str) -> Sequence[Receipt]:
         receipts: list[Receipt] = []
-        page = {"Key": self.prefix + key, "UploadId": multipart_id}
+        page = {"Key": self.prefix + key, "UploadId": multipart_id, **self._customer_key(key)}
         while True:
             answer = await self._call("list_parts", self.deadlines.control, **page)
             receipts.extend(_listed(part) for part in answer.get("Parts", ()))
@@ -228,6 +240,7 @@ class S3Store:
             MpuObjectSize=size,
             ChecksumType=CHECKSUM_TYPES.get(meta.checksum) if meta.checksum in self.profile.checksums else None,
             **self._condition(meta, honoured=self.profile.conditional_complete),
+            **self._customer_key(key, meta.sse_c_key_md5),
             **whole,
         )
         _field(answer, "ETag")
@@ -252,9 +265,7 @@ class S3Store:
 
     async def head(self, key: str) -> StoredObject | None:
         try:
-            answer = await self._call(
-                "head_object", self.deadlines.control, Key=self.prefix + key, ChecksumMode="ENABLED"
-            )
+            answer = await self._ask("head_object", key, ChecksumMode="ENABLED")
         except NoSuchObject:
             return None
         token = answer.get("Metadata", {}).get(TOKEN)
@@ -275,7 +286,7 @@ class S3Store:
         cuts them to 1 KiB (2.9 to 3.8).
         """
         span = {"Range": f"bytes={start}-{end - 1}", "IfMatch": etag}
-        answer = await self._call("get_object", self.deadlines.control, self._parts, Key=self.prefix + key, **span)
+        answer = await self._ask("get_object", key, self._parts, **span)
         response = answer["Body"].raw_stream
         try:
             _check_span(answer, start, end, etag)
@@ -293,7 +304,9 @@ class S3Store:
         """HEAD comes first: a store that does not know GetObjectAttributes may answer it with the object itself."""
         try:
             count, first = await self._head_part(key, 1)
-        except (StoreRefused, AccessDenied):
+        except (StoreRefused, AccessDenied, CredentialsExpired) as error:
+            if isinstance(error, CredentialsExpired) and error.status != HTTPStatus.BAD_REQUEST:
+                raise
             return None  # 416 for an empty object, 400 or 501 for a parameter that is not known
         if count is None:
             return None
@@ -315,23 +328,51 @@ class S3Store:
 
     async def _head_part(self, key: str, number: int) -> tuple[int | None, StoredPart]:
         """How many parts the object has, if the store says it, and one of them (S3: HeadObject with PartNumber)."""
-        answer = await self._call(
-            "head_object", self.deadlines.control, Key=self.prefix + key, PartNumber=number, ChecksumMode="ENABLED"
-        )
+        answer = await self._ask("head_object", key, PartNumber=number, ChecksumMode="ENABLED")
         return answer.get("PartsCount"), StoredPart(number, answer["ContentLength"])
 
     async def _list_stored_parts(self, key: str) -> list[StoredPart]:
         """The parts with their checksums, as far as the store keeps them (S3: GetObjectAttributes, all pages)."""
         parts: list[StoredPart] = []
-        page: dict[str, Any] = {"Key": self.prefix + key, "ObjectAttributes": ["ObjectParts"], "MaxParts": 1000}
+        page: dict[str, Any] = {"ObjectAttributes": ["ObjectParts"], "MaxParts": 1000}
         while True:
-            answer = await self._call("get_object_attributes", self.deadlines.control, **page)
+            answer = await self._ask("get_object_attributes", key, **page)
             listed = answer.get("ObjectParts", {})
             found = listed.get("Parts", ())
             parts += [StoredPart(part["PartNumber"], part["Size"], _checksums(part)) for part in found]
             if not listed.get("IsTruncated") or not found:
                 return parts
             page["PartNumberMarker"] = listed["NextPartNumberMarker"]
+
+    async def _ask(self, operation: str, key: str, client: Any = None, **arguments: Any) -> dict[str, Any]:
+        """An operation on an object that is there, with a customer's key if there is one for it. S3 answers 400 to a
+        key that it does not need; an object that was stored before there was a key is asked for without.
+        """
+        target = {"Key": self.prefix + key, **arguments}
+        if secret := self._customer_key(key):
+            try:
+                return await self._call(operation, self.deadlines.control, client, **target, **secret)
+            except StoreError as error:
+                if error.status != HTTPStatus.BAD_REQUEST:
+                    raise
+        return await self._call(operation, self.deadlines.control, client, **target)
+
+    def _customer_key(self, key: str, begun: str | None = None) -> dict[str, str]:
+        """The arguments for SSE-C, if this key has it. `begun` is the MD5 of the key that the upload began with.
+
+        A store need not notice that parts come with several keys (SeaweedFS 4.48 makes an object of them that nobody
+        can read), and an upload that was refused would be lost. So another key is like a missing permission: somebody
+        can put the right one back while the bytes wait.
+        """
+        options = self.objects.of(key)
+        if begun == NO_KEY:
+            return {}
+        if begun not in (None, options.sse_c_key_md5):
+            raise AccessDenied(
+                f"The upload of {key} was begun with another key for SSE-C than it has now (the MD5 was {begun}), and "
+                "all its parts need the same one. Configure that one again, or cancel the upload."
+            )
+        return customer_key(options)
 
     async def delete(self, key: str) -> None:
         with suppress(NoSuchObject):
@@ -382,9 +423,10 @@ class S3Store:
 
     async def checks_content_md5(self, key: str) -> bool:
         """Whether a wrong `Content-MD5` is refused. Writes an empty object if it is not (S3: PutObject)."""
-        wrong = base64_of(bytes(16))
+        wrong = {"Body": b"", "ContentMD5": base64_of(bytes(16))}
+        options = {**creation(self.objects.of(key), ObjectMeta(token="probe")), **self._customer_key(key)}  # noqa: S106
         try:
-            await self._call("put_object", self.deadlines.control, Key=self.prefix + key, Body=b"", ContentMD5=wrong)
+            await self._call("put_object", self.deadlines.control, Key=self.prefix + key, **wrong, **options)
         except BadDigest:
             return True
         except StoreRefused:
@@ -521,16 +563,6 @@ def _confirm(what: str, answer: Mapping[str, Any], ours: Mapping[str, str]) -> N
     for name, value in ours.items():
         if answer.get(name, value) != value:
             raise BadDigest(f"{what}: the store has {name} {answer[name]}, and {value} was sent.")
-
-
-def _described(meta: ObjectMeta) -> dict[str, Any]:
-    return {
-        "ContentType": meta.content_type,
-        "ContentEncoding": meta.content_encoding,
-        "ContentDisposition": meta.content_disposition,
-        "CacheControl": meta.cache_control,
-        "Metadata": {**meta.user, TOKEN: meta.token},
-    }
 
 
 def _listed(part: Mapping[str, Any]) -> Receipt:
