@@ -11,7 +11,9 @@ Order of acts, each committed before the next (laws 4 and 5):
 
 The store's "later" (`StoreUnavailable`) is waited out for ever, with full jitter; everybody wakes when anybody gets
 through. The store's "no" (`StoreRefused`) is repaired from the spool where the spool still can, else the upload fails
-with its reason (law 10). A drain may be cancelled at any await: whatever was not committed is done again.
+with its reason (law 10). Whatever it says at the end, an object is ours by its token, size and checksum, never because
+it is there; and ours that is not whole is removed. A drain may be cancelled at any await: whatever was not committed is
+done again.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from base64 import b64encode
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -33,6 +36,7 @@ from awscrt import checksums
 from streamup.accumulator import Accumulator
 from streamup.checkpoint import Checkpoint
 from streamup.errors import (
+    AccessDenied,
     BadDigest,
     InvalidPart,
     NoSuchMultipart,
@@ -199,6 +203,10 @@ class Uploader:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._jitter.uniform(0, most - least)):
                 await self._answered.wait()
+
+    async def give_way(self, races: int) -> None:
+        """Wait after a lost race: whoever won it, perhaps an earlier attempt of our own, needs a moment to be seen."""
+        await asyncio.sleep(self._jitter.uniform(0.5, 1) * min(BACKOFF_MOST_SECONDS, BACKOFF_FIRST_SECONDS * 2**races))
 
     def answered(self) -> None:
         """The store works: wake whoever waits for that."""
@@ -416,8 +424,8 @@ class Drain:
     async def _put(self) -> StoredObject:
         """PutObject: the whole object is one part, or empty.
 
-        A lost answer is settled by HEAD. A blind repeat could overwrite a newer object of somebody else's, so the
-        request is repeated only while the key still has the ETag that was recorded with `completing`.
+        An answer that leaves a doubt is settled by HEAD. A blind repeat could overwrite a newer object of somebody
+        else's, so the request is repeated only while the key still has the ETag that was recorded with `completing`.
         """
         key, attempt, refusals = self._upload.key, 0, 0
         async with self._shared.creation(key):
@@ -425,7 +433,7 @@ class Drain:
         if self._upload.offset:
             await self._sync()
         found = await self._shared.insist(self._store.head, key)
-        if found and self._is_ours(found):
+        if found and await self._prove(found):
             return found
         self._upload.announce_completion(found.etag if found else None)
         await self._save()
@@ -437,18 +445,19 @@ class Drain:
                 raise _FailedError(
                     "state lost: bytes are not on the disk any more, and the store has no object of ours"
                 )
+            body = await self._body(file)
             try:
                 async with self._shared.slots.hold(self._upload.id):
-                    stored = await self._store.put_object(key, await self._body(file), self._upload.meta)
+                    stored = await self._store.put_object(key, body, self._upload.meta)
             except StoreError as error:
                 found = await self._shared.insist(self._store.head, key)
-                if found and self._is_ours(found):
+                if found and await self._prove(found, error, body):
                     return found
                 attempt, refusals = await self._after_refusal(error, file, attempt, refusals)
             else:
                 failpoint("after_put_object")
                 self._shared.answered()
-                return stored
+                return await self._proven(stored, body=body)
 
     async def _sync(self) -> None:
         """Offsets were told: a power cut from here on must leave all of it, and not just what was told (law 2)."""
@@ -470,9 +479,12 @@ class Drain:
             case StoreUnavailable():
                 await self._shared.pause(attempt, error)
                 return attempt + 1, refusals
-            case BadDigest() | StoreConflict() if refusals + 1 < MOST_REFUSALS:
+            case BadDigest() if refusals + 1 < MOST_REFUSALS:
                 if file:
                     await self._verify(file)
+                return attempt, refusals + 1
+            case StoreConflict() if refusals + 1 < MOST_REFUSALS:
+                await self._shared.give_way(refusals)
                 return attempt, refusals + 1
             case StorePrecondition():
                 raise _FailedError("precondition: the object exists (If-None-Match: *)") from error
@@ -480,10 +492,11 @@ class Drain:
                 raise error
 
     async def _complete(self) -> StoredObject:
-        """CompleteMultipartUpload: called again while its effect is unknown, and settled by HEAD (token and size)."""
+        """CompleteMultipartUpload: called again while its effect is unknown, and settled by HEAD."""
         key, attempt, races = self._upload.key, 0, 0
         receipts, crc = self._check_receipts()
-        if self._upload.state is State.COMPLETING and (found := await self._ours()):
+        repeated = self._upload.state is State.COMPLETING
+        if repeated and (found := await self._ours()):
             return found
         await self._look_at_parts(receipts)
         self._upload.announce_completion()
@@ -495,19 +508,34 @@ class Drain:
                     key, self._upload.multipart_id or "", receipts, self._upload.meta, crc
                 )
             except StoreError as error:
-                found = await self._ours()
-                if found and isinstance(error, BadDigest):  # it was made of other bytes: nobody may take it for whole
-                    await self._shared.insist(self._store.delete, key)
-                elif found:
+                if found := await self._ours(error):
                     return found
-                attempt, races = await self._after_refused_completion(error, receipts, attempt, races)
+                tries = attempt, races
+                attempt, races = await self._after_refused_completion(error, receipts, *tries, repeated=repeated)
+                repeated = True
             else:
                 failpoint("after_complete_multipart")
                 self._shared.answered()
-                return stored
+                return await self._proven(stored, repeated=repeated)
+
+    async def _proven(
+        self, stored: StoredObject, *, body: PartBody | None = None, repeated: bool = False
+    ) -> StoredObject:
+        """What a 200 is worth. One that names a checksum of ours proves the object; else its size is looked at.
+
+        `repeated`: a completion that was asked for again. The store may replay its first answer then, and somebody may
+        have replaced the object since.
+        """
+        named = await self._prove(stored, body=body) and stored.checksums.keys() & (await self._checksums(body)).keys()
+        if named and not repeated:
+            return stored
+        found = await self._ours(body=body)
+        if found is None and repeated:
+            raise _FailedError("conflict: the object was completed, and then replaced or removed by somebody else")
+        return found or stored
 
     async def _after_refused_completion(
-        self, error: StoreError, receipts: Sequence[Receipt], attempt: int, races: int
+        self, error: StoreError, receipts: Sequence[Receipt], attempt: int, races: int, *, repeated: bool
     ) -> tuple[int, int]:
         """Whether a completion may be asked for again; the new counts, or the reason why not."""
         match error:
@@ -518,10 +546,14 @@ class Drain:
                 raise _FailedError("precondition: the object exists (If-None-Match: *)") from error
             case StoreConflict():
                 if races < MOST_REFUSALS and await self._may_complete(receipts):
+                    await self._shared.give_way(races)
                     return attempt, races + 1
                 raise _FailedError("conflict: another request to this key came in between") from error
             case InvalidPart():
                 raise _FailedError(f"the store does not have a part it has confirmed: {error}") from error
+            case NoSuchMultipart() if repeated and races < MOST_REFUSALS:
+                await self._shared.give_way(races)  # an earlier attempt may have taken the parts, and not be done
+                return attempt, races + 1
             case NoSuchMultipart():
                 raise _FailedError("the store has lost the multipart upload, and there is no object of ours") from error
             case _:
@@ -529,17 +561,18 @@ class Drain:
 
     def _check_receipts(self) -> tuple[list[Receipt], int | None]:
         """Our own proof before the store is asked: parts 1 to N without a gap, all bytes, and the whole's CRC64NVME."""
-        receipts = [self._upload.receipts[number] for number in sorted(self._upload.receipts)]
-        expected, crc = 0, 0
+        receipts, expected = self._receipts(), 0
         for number, receipt in enumerate(receipts, 1):
             part = self._upload.layout.part(number)
             if receipt.number != number or part.start != expected or receipt.crc64nvme is None:
                 raise _FailedError(f"part {number} has no receipt")
             expected += receipt.size
-            crc = checksums.combine_crc64nvme(crc, receipt.crc64nvme, receipt.size)
         if expected != self._upload.size:
             raise _FailedError(f"the receipts add up to {expected} bytes, the upload has {self._upload.size}")
-        return receipts, crc if self._upload.meta.checksum is Checksum.CRC64NVME else None
+        return receipts, _combined(receipts) if self._upload.meta.checksum is Checksum.CRC64NVME else None
+
+    def _receipts(self) -> list[Receipt]:
+        return [self._upload.receipts[number] for number in sorted(self._upload.receipts)]
 
     async def _look_at_parts(self, receipts: Sequence[Receipt]) -> None:
         """A second look by ListParts. A listing that disagrees is asked again for a minute, and logged; no more."""
@@ -568,14 +601,56 @@ class Drain:
         listed = {(receipt.number, receipt.size, receipt.etag.strip('"')) for receipt in found}
         return all((receipt.number, receipt.size, receipt.etag.strip('"')) in listed for receipt in receipts)
 
-    async def _ours(self) -> StoredObject | None:
-        """The object, if it is this upload's."""
+    async def _ours(self, error: StoreError | None = None, body: PartBody | None = None) -> StoredObject | None:
+        """The object, if it is this upload's; `error` is what has left the doubt. Raises `_FailedError`."""
         found = await self._shared.insist(self._store.head, self._upload.key)
-        return found if found and self._is_ours(found) else None
+        return found if found and await self._prove(found, error, body) else None
 
-    def _is_ours(self, found: StoredObject) -> bool:
-        """Existence proves nothing; our token and our size do."""
-        return found.token == self._upload.meta.token and found.size == self._upload.size
+    async def _prove(self, found: StoredObject, error: StoreError | None = None, body: PartBody | None = None) -> bool:
+        """Whether an object is ours. Existence proves nothing; our token, our size and the checksums named with it do.
+
+        An object of ours that is not whole is removed, so that nobody takes it for whole: raises `_FailedError`. After
+        a `BadDigest` (the store has named another checksum) only a checksum shows that it is whole.
+        """
+        if found.token != self._upload.meta.token:
+            return False
+        ours = await self._checksums(body)
+        named = {name: value for name, value in found.checksums.items() if _comparable(value, ours.get(name))}
+        whole = found.size == self._upload.size and all(ours[name] == value for name, value in named.items())
+        if whole and (named or not isinstance(error, BadDigest)):
+            return True
+        await self._remove(f"the object in the store is not what was sent: {found.size} bytes, {found.checksums}")
+        return False
+
+    async def _remove(self, reason: str) -> None:
+        """Remove the object and fail. Where that is not permitted, the reason says that it is still there."""
+
+        async def delete() -> None:
+            try:
+                await self._store.delete(self._upload.key)
+            except AccessDenied as error:
+                raise StoreRefused(str(error)) from error
+
+        try:
+            await self._shared.insist(delete)
+        except StoreRefused as error:
+            raise _FailedError(f"{reason}; remove it: {error}") from error
+        raise _FailedError(f"{reason}; it was removed")
+
+    async def _checksums(self, body: PartBody | None) -> Mapping[str, str]:
+        """The object's checksums as S3 would name them (`StoredObject.checksums`), as far as they are known here."""
+        if body is not None:
+            return _named(body)
+        if self._upload.multipart_id is not None:
+            receipts = self._receipts()
+            digests = [receipt.sha256 for receipt in receipts if receipt.sha256 is not None]
+            composite = {"sha256": f"{_base64(sha256(b''.join(digests)).digest())}-{len(digests)}"} if digests else {}
+            return {"crc64nvme": _base64(_combined(receipts).to_bytes(8, "big"))} | composite
+        file = self._parts.only_part()
+        if (file.size if file else 0) == self._upload.size:
+            with suppress(SpoolError):  # a restart finds the spool changed; the object may have been stored before that
+                return _named(await self._body(file))
+        return {}
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -589,3 +664,27 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 def _same(file: PartFile, crc64nvme: int) -> None:
     if crc64nvme != file.crc64nvme:
         raise SpoolError(f"the spool's bytes of part {file.part.number} are not those that came off the socket")
+
+
+def _combined(receipts: Sequence[Receipt]) -> int:
+    """The whole's CRC64NVME, of parts that are all there."""
+    crc = 0
+    for receipt in receipts:
+        crc = checksums.combine_crc64nvme(crc, receipt.crc64nvme or 0, receipt.size)
+    return crc
+
+
+def _named(body: PartBody) -> dict[str, str]:
+    """The checksums of an object that is one body."""
+    digest = {"sha256": _base64(body.sha256)} if body.sha256 is not None else {}
+    return {"crc64nvme": _base64(body.crc64nvme.to_bytes(8, "big"))} | digest
+
+
+def _comparable(named: str, ours: str | None) -> bool:
+    """Whether two checksums are of one kind: a composite ends with its number of parts."""
+    return ours is not None and ("-" in named) == ("-" in ours)
+
+
+def _base64(digest: bytes) -> str:
+    """As `StoredObject.checksums` are written."""
+    return b64encode(digest).decode()

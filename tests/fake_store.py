@@ -9,8 +9,10 @@
     store.calls["put_part"], store.peak["put_part"], store.effects
 
 A fault is one of: None, a `StoreError` or its class (raised before any effect), `DROP` (the effect happens and
-the answer is lost), a number (seconds of delay), an `asyncio.Event` (waits for it). `plan`, if set, is asked first:
-an async callable of the operation's name and its number, returning a fault.
+the answer is lost), a number (seconds of delay), an `asyncio.Event` (waits for it); damage, done by a function such as
+`flipped`, `shortened`, `lost`: `Arrives` (to a body on its way), `Keeps` (to what is stored), `Tells` (to an answer);
+or a tuple of these. `plan`, if set, is asked first: an async callable of the operation's name and its number, returning
+a fault.
 
 What no store would accept is an `AssertionError`: it is the caller's mistake, and must not look like weather.
 """
@@ -23,11 +25,12 @@ import hashlib
 import random
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
+from typing import Any, TypeVar
 
 from awscrt.checksums import crc64nvme as crc64nvme_of
 
@@ -53,7 +56,68 @@ DROP = _Drop.DROP
 PIECE_BYTES = 16 << 10
 """What a read gives at a time; each piece is a call of `piece`, for faults and gates in the middle of a body."""
 
-Fault = None | StoreError | type[StoreError] | _Drop | float | asyncio.Event
+T = TypeVar("T")
+
+
+def flipped(data: bytes) -> bytes:
+    """One bit in the middle is another."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+def shortened(data: bytes) -> bytes:
+    return data[:-1]
+
+
+def lost(_: bytes) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Arrives:
+    """A body arrives like this. The store compares it with its checksum, if one came with it."""
+
+    change: Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True)
+class Keeps:
+    """The bytes are stored like this, or not at all, after they were compared."""
+
+    change: Callable[[bytes], bytes | None]
+
+
+@dataclass(frozen=True)
+class Tells:
+    """The answer is this one."""
+
+    change: Callable[[Any], Any]
+
+
+Damage = Arrives | Keeps | Tells
+Fault = None | StoreError | type[StoreError] | _Drop | float | asyncio.Event | Damage | tuple["Fault", ...]
+
+
+class _Damages:
+    """The damage that one call does."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self._faults = faults
+
+    def arriving(self, data: bytes) -> bytes:
+        return self._changed(Arrives, data)
+
+    def kept(self, data: bytes) -> bytes | None:
+        return self._changed(Keeps, data)
+
+    def told(self, answer: T) -> T:
+        return self._changed(Tells, answer)
+
+    def _changed(self, kind: type[Damage], value: Any) -> Any:
+        for fault in self._faults:
+            if isinstance(fault, kind):
+                value = fault.change(value)
+        return value
 
 
 @dataclass
@@ -119,6 +183,8 @@ class FakeStore:
         checksums: frozenset[Checksum] = frozenset(Checksum),
         idempotent_complete: bool = False,
         stale_listing: bool = False,
+        checks_sizes: bool = True,
+        adds_crc64nvme: bool = False,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         seed: int = 1,
     ) -> None:
@@ -127,6 +193,8 @@ class FakeStore:
         self.checksums = checksums
         self.idempotent_complete = idempotent_complete
         self.stale_listing = stale_listing
+        self.checks_sizes = checks_sizes
+        self.adds_crc64nvme = adds_crc64nvme
         self.objects: dict[str, FakeObject] = {}
         self.multiparts: dict[str, FakeMultipart] = {}
         self.completed: dict[str, StoredObject] = {}
@@ -155,11 +223,11 @@ class FakeStore:
     # ObjectStore
 
     async def put_object(self, key: str, body: PartBody, meta: ObjectMeta) -> StoredObject:
-        async with self._call("put_object"):
-            data = self._checked(body, meta)
+        async with self._call("put_object") as damage:
+            data = self._checked(body, meta, damage)
             self._check_condition(key, meta)
             self._happened("put_object", key)
-            return self._store(key, data, meta, _checksums_of(data, meta))
+            return damage.told(self._store(key, data, damage.kept(data), meta))
 
     async def create_multipart(self, key: str, meta: ObjectMeta) -> str:
         async with self._call("create_multipart"):
@@ -169,29 +237,31 @@ class FakeStore:
             return multipart_id
 
     async def put_part(self, key: str, multipart_id: str, number: int, body: PartBody) -> Receipt:
-        async with self._call("put_part"):
+        async with self._call("put_part") as damage:
             multipart = self._multipart(key, multipart_id)
             if not 1 <= number <= self.limits.max_parts:
                 raise StoreRefused(f"part number {number}", status=400, code="InvalidArgument")
-            data = self._checked(body, multipart.meta)
+            data = self._checked(body, multipart.meta, damage)
             multipart = self._multipart(key, multipart_id)  # it may have been aborted while the body was read
             receipt = Receipt(number, len(data), self._etag(), body.crc64nvme, body.sha256)
-            multipart.parts[number] = FakePart(data, receipt)
-            multipart.listed.append(receipt)
+            if (kept := damage.kept(data)) is not None:
+                multipart.parts[number] = FakePart(kept, receipt)
+                multipart.listed.append(receipt)
             self._happened("put_part", key, number)
-            return receipt
+            return damage.told(receipt)
 
     async def list_parts(self, key: str, multipart_id: str) -> Sequence[Receipt]:
-        async with self._call("list_parts"):
+        async with self._call("list_parts") as damage:
             multipart = self._multipart(key, multipart_id)
             if self.stale_listing:  # as SeaweedFS shows overwritten parts, and any cache the state of a moment ago
                 return sorted(multipart.listed[:-1], key=lambda receipt: receipt.number)
-            return [part.receipt for _, part in sorted(multipart.parts.items())]
+            parts = sorted(multipart.parts.items())
+            return damage.told([replace(part.receipt, size=len(part.data)) for _, part in parts])
 
     async def complete_multipart(
         self, key: str, multipart_id: str, receipts: Sequence[Receipt], meta: ObjectMeta, crc64nvme: int | None
     ) -> StoredObject:
-        async with self._call("complete_multipart"):
+        async with self._call("complete_multipart") as damage:
             self._check_condition(key, meta)  # before the replay, as SeaweedFS and MinIO do
             if self.idempotent_complete and multipart_id in self.completed:
                 return self.completed[multipart_id]
@@ -205,13 +275,13 @@ class FakeStore:
             del self.multiparts[multipart_id]
             self._happened("complete_multipart", key)
             told = [
-                StoredPart(index, len(part.data), _checksums_of(part.data, meta)) for index, part in enumerate(parts, 1)
+                StoredPart(index, len(part.data), _checksums_of(part.data, meta, adds=self.adds_crc64nvme))
+                for index, part in enumerate(parts, 1)
             ]
-            done = self._store(
-                key, data, meta, _checksums_of(data, meta, receipts), multipart_id=multipart_id, parts=told
-            )
+            kept = damage.kept(data)
+            done = self._store(key, data, kept, meta, multipart_id=multipart_id, receipts=receipts, parts=told)
             self.completed[multipart_id] = done
-            return done
+            return damage.told(done)
 
     async def abort_multipart(self, key: str, multipart_id: str) -> None:
         async with self._call("abort_multipart"):
@@ -227,9 +297,9 @@ class FakeStore:
             yield Multipart(one.key, one.multipart_id, one.initiated)
 
     async def head(self, key: str) -> StoredObject | None:
-        async with self._call("head"):
+        async with self._call("head") as damage:
             found = self.objects.get(key)
-            return found and _described(key, found)
+            return damage.told(found and _described(key, found))
 
     async def read(self, key: str, start: int, end: int, etag: str) -> AsyncIterator[bytes]:
         async with self._call("read"):
@@ -240,8 +310,8 @@ class FakeStore:
                 raise StorePrecondition(f"{key} is {found.etag}", status=412, code="PreconditionFailed")
             assert 0 <= start < end <= len(found.data), "a span of the object, and not empty"
             for position in range(start, end, PIECE_BYTES):
-                async with self._call("piece"):
-                    piece = found.data[position : min(position + PIECE_BYTES, end)]
+                async with self._call("piece") as damage:
+                    piece = damage.told(found.data[position : min(position + PIECE_BYTES, end)])
                 yield piece
 
     async def parts_of(self, key: str) -> Sequence[StoredPart] | None:
@@ -265,7 +335,7 @@ class FakeStore:
     # Faults
 
     @asynccontextmanager
-    async def _call(self, operation: str) -> AsyncIterator[None]:
+    async def _call(self, operation: str) -> AsyncIterator[_Damages]:
         self.calls[operation] += 1
         number = self.calls[operation]
         self.in_flight[operation] += 1
@@ -277,9 +347,12 @@ class FakeStore:
                 fault = self._faults[operation].popleft()
             if gate := self._gates.get(operation):
                 await gate.wait()
-            await _meet(operation, fault)
-            yield
-            if fault is DROP:
+            faults = fault if isinstance(fault, tuple) else (fault,)
+            for one in faults:
+                await _meet(operation, one)
+            with suppress(StoreError) if DROP in faults else nullcontext():
+                yield _Damages(faults)
+            if DROP in faults:
                 raise StoreUnavailable(f"{operation}: the answer was lost")
         finally:
             self.in_flight[operation] -= 1
@@ -292,7 +365,7 @@ class FakeStore:
             raise NoSuchMultipart(f"{key} {multipart_id}", status=404, code="NoSuchUpload")
         return multipart
 
-    def _checked(self, body: PartBody, meta: ObjectMeta) -> bytes:
+    def _checked(self, body: PartBody, meta: ObjectMeta, damage: _Damages) -> bytes:
         """The body's bytes, read after all delays: a part file that went away too early is noticed."""
         assert body.checksum in self.checksums, "a kind of checksum this store does not keep"
         assert (body.sha256 is not None) == (body.checksum is Checksum.SHA256), (
@@ -303,7 +376,12 @@ class FakeStore:
         if body.size > self.limits.max_part_bytes:
             raise StoreRefused(f"{body.size} bytes", status=400, code="EntityTooLarge")
         data = _read(body)
-        if crc64nvme_of(data) != body.crc64nvme:
+        if body.checksum is Checksum.NONE and crc64nvme_of(data) != body.crc64nvme:
+            raise SpoolError(f"{body.path}: nothing goes with it that would tell the store what it must be")
+        data = damage.arriving(data)
+        if len(data) != body.size:
+            raise StoreUnavailable(f"{len(data)} bytes", status=400, code="IncompleteBody")
+        if body.checksum is Checksum.CRC64NVME and crc64nvme_of(data) != body.crc64nvme:
             raise BadDigest("CRC64NVME", status=400, code="BadDigest")
         if body.sha256 is not None and hashlib.sha256(data).digest() != body.sha256:
             raise BadDigest("SHA-256", status=400, code="BadDigest")
@@ -328,7 +406,9 @@ class FakeStore:
     def _check_sizes(self, parts: Sequence[FakePart]) -> None:
         if not parts:
             raise StoreRefused("no parts", status=400, code="MalformedXML")
-        sizes = [part.receipt.size for part in parts]
+        sizes = [len(part.data) for part in parts]
+        if self.checks_sizes and sizes != [part.receipt.size for part in parts]:
+            raise StoreRefused(f"sizes {sizes}", status=400, code="InvalidRequest")
         if any(size < self.limits.min_part_bytes for size in sizes[:-1]):
             raise InvalidPart(f"sizes {sizes}", status=400, code="EntityTooSmall")
         if self.limits.equal_parts and (len(set(sizes[:-1])) > 1 or sizes[-1] > sizes[0]):
@@ -340,15 +420,23 @@ class FakeStore:
         self,
         key: str,
         data: bytes,
+        kept: bytes | None,
         meta: ObjectMeta,
-        words: dict[str, str],
         *,
         multipart_id: str | None = None,
+        receipts: Sequence[Receipt] = (),
         parts: Sequence[StoredPart] = (),
     ) -> StoredObject:
+        """`kept` is what becomes of `data`; None: it is not there any more when the answer comes."""
+        adds = self.adds_crc64nvme
+        words = _checksums_of(data if kept is None else kept, meta, receipts, adds=adds)
         parts = parts or [StoredPart(1, len(data), words)]
-        self.objects[key] = FakeObject(data, meta, self._etag(), words, self._clock(), multipart_id, parts)
-        return _described(key, self.objects[key])
+        made = FakeObject(data if kept is None else kept, meta, self._etag(), words, self._clock(), multipart_id, parts)
+        if kept is not None:
+            self.objects[key] = made
+        if words != _checksums_of(data, meta, receipts, adds=adds) and meta.checksum is not Checksum.NONE:
+            raise BadDigest("the answer names another checksum than the request", status=200)
+        return replace(_described(key, made), size=len(data))  # no answer tells the size
 
     def _etag(self) -> str:
         """Never the same twice, not even for the same bytes: nobody may compute one."""
@@ -360,7 +448,7 @@ class FakeStore:
 
 async def _meet(operation: str, fault: Fault) -> None:
     match fault:
-        case None | _Drop():
+        case None | _Drop() | Arrives() | Keeps() | Tells():
             return
         case asyncio.Event():
             await fault.wait()
@@ -386,17 +474,17 @@ def _read(body: PartBody) -> bytes:
     return data
 
 
-def _checksums_of(data: bytes, meta: ObjectMeta, receipts: Sequence[Receipt] = ()) -> dict[str, str]:
+def _checksums_of(data: bytes, meta: ObjectMeta, receipts: Sequence[Receipt] = (), *, adds: bool) -> dict[str, str]:
     match meta.checksum:
-        case Checksum.CRC64NVME:
+        case Checksum.NONE if not adds:
+            return {}
+        case Checksum.CRC64NVME | Checksum.NONE:  # AWS adds one where none was asked for
             return {"crc64nvme": _base64(crc64nvme_of(data).to_bytes(8, "big"))}
         case Checksum.SHA256 if receipts:
             joined = b"".join(receipt.sha256 or b"" for receipt in receipts)
             return {"sha256": f"{_base64(hashlib.sha256(joined).digest())}-{len(receipts)}"}
         case Checksum.SHA256:
             return {"sha256": _base64(hashlib.sha256(data).digest())}
-        case _:
-            return {}
 
 
 def _described(key: str, found: FakeObject) -> StoredObject:

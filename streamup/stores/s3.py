@@ -227,7 +227,7 @@ class S3Store:
         self, key: str, multipart_id: str, receipts: Sequence[Receipt], meta: ObjectMeta, crc64nvme: int | None
     ) -> StoredObject:
         """As the interface says. `BadDigest` also where the store has made an object and names another checksum for it
-        than ours: whatever `head` shows then, that object is not the upload.
+        than ours: that object is not the upload, unless a checksum in `head` says otherwise.
         """
         size = sum(receipt.size for receipt in receipts)
         whole = self._checksum(meta.checksum, crc64nvme, None) if meta.checksum is Checksum.CRC64NVME else {}
