@@ -12,6 +12,7 @@ The map
 `forwarded`        whom the client thinks it is talking to, behind a proxy (pure)
 `object_options`   what goes with an object, by its key: encryption, storage class, tags, ... (pure)
 `digests`          digests that come with a body, and their running counterparts (pure)
+`hashes`           digests of a whole upload, whose state survives a restart
 `upload`           `Upload`: state, numbers, what is allowed next (pure; read this first)
 `errors`           everything that can go wrong, by name (pure)
 `protocols/`       how clients ask: request head → intent, outcome → response head (pure; one file each, over `fields`)
@@ -36,8 +37,8 @@ The map
 
 Imports point one way: `cli → server · local · client → answers · auth · body → uploads → registry → writer · recovery ·
 uploader → accumulator → spool · checkpoint → protocols → upload → stores → config → layout · keys · forwarded ·
-object_options · digests → errors`. Pure rooms import the standard library only. `tests/test_rooms.py` holds the map to
-this.
+object_options · digests · hashes → errors`. Pure rooms import the standard library only. `tests/test_rooms.py` holds
+the map to this.
 
 A byte's way: `body.RequestBody.read` → `writer.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`
 (received) → `uploader.Drain` → `stores.ObjectStore.put_part` → `checkpoint.Checkpoint.add_receipt`, and the part file

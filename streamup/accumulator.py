@@ -256,9 +256,9 @@ class Accumulator:
         del self._files[file.part.number]
         self._spool.remove(self._upload.id, file)
 
-    def only_part(self) -> PartFile | None:
-        """The single part of a sealed upload; None when it is empty."""
-        return self._files.get(1)
+    def file(self, number: int) -> PartFile | None:
+        """A part that has not left the spool."""
+        return self._files.get(number)
 
     # -- durability and recovery --------------------------------------------------------------------------------
 

@@ -58,6 +58,11 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE upload ADD COLUMN provisional INTEGER;
     ALTER TABLE upload ADD COLUMN metadata TEXT;
     """,
+    """
+    ALTER TABLE upload ADD COLUMN guards TEXT;
+    ALTER TABLE upload ADD COLUMN digests TEXT;
+    ALTER TABLE receipt ADD COLUMN hashes TEXT;
+    """,
 )
 """What each version of the schema adds; `PRAGMA user_version` counts those that have been applied.
 
@@ -114,13 +119,23 @@ class Checkpoint:
         row = _row(upload)
         await self._transact("save", lambda db: _replace(db, row))
 
-    async def add_receipt(self, upload_id: str, receipt: Receipt) -> None:
-        """The store has this part; its part file is no longer needed (law 4)."""
+    async def add_receipt(self, upload_id: str, receipt: Receipt, hashes: str | None = None) -> None:
+        """The store has this part; its part file is no longer needed (law 4). `hashes`: the state at its end of those
+        that run over the whole.
+        """
 
         def transaction(db: sqlite3.Connection) -> None:
             db.execute(
-                "REPLACE INTO receipt VALUES (?, ?, ?, ?, ?, ?)",
-                (upload_id, receipt.number, receipt.size, receipt.etag, _crc(receipt.crc64nvme), receipt.sha256),
+                "REPLACE INTO receipt VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    upload_id,
+                    receipt.number,
+                    receipt.size,
+                    receipt.etag,
+                    _crc(receipt.crc64nvme),
+                    receipt.sha256,
+                    hashes,
+                ),
             )
             db.execute("DELETE FROM part_file WHERE upload_id = ? AND number = ?", (upload_id, receipt.number))
 
@@ -348,7 +363,8 @@ def _translated() -> Iterator[None]:
 _PLAIN = [
     field.name
     for field in fields(Upload)
-    if field.name not in {"layout", "meta", "state", "stored_object", "receipts", "received"}
+    if field.name
+    not in {"layout", "meta", "state", "stored_object", "receipts", "received", "guards", "digests", "hashes"}
 ]
 """Fields that are a column as they are."""
 
@@ -361,6 +377,8 @@ def _row(upload: Upload) -> dict[str, Any]:
         "layout": _json(upload.layout),
         "meta": _json(upload.meta),
         "stored_object": stored and _json(stored),
+        "guards": _digests_json(upload.guards),
+        "digests": _digests_json(upload.digests),
     }
 
 
@@ -393,10 +411,10 @@ def _records(db: sqlite3.Connection, where: str, *values: Any) -> Iterator[Recor
         files = db.execute("SELECT * FROM part_file WHERE upload_id = ?", (row["id"],))
         synced = {f["number"]: SyncedFile(f["number"], f["synced"], _uncrc(f["crc64nvme"]) or 0) for f in files}
         receipts = db.execute("SELECT * FROM receipt WHERE upload_id = ? ORDER BY number", (row["id"],))
-        yield Record(_upload(row, [_receipt(r) for r in receipts]), synced)
+        yield Record(_upload(row, receipts.fetchall()), synced)
 
 
-def _upload(row: sqlite3.Row, receipts: Sequence[Receipt]) -> Upload:
+def _upload(row: sqlite3.Row, receipts: Sequence[sqlite3.Row]) -> Upload:
     meta = json.loads(row["meta"])
     return Upload(
         **{name: row[name] for name in _PLAIN},
@@ -404,8 +422,11 @@ def _upload(row: sqlite3.Row, receipts: Sequence[Receipt]) -> Upload:
         layout=Layout(**json.loads(row["layout"])),
         meta=ObjectMeta(**meta | {"checksum": Checksum(meta["checksum"])}),
         stored_object=_stored_object(row["stored_object"]),
-        receipts={receipt.number: receipt for receipt in receipts},
+        receipts={receipt["number"]: _receipt(receipt) for receipt in receipts},
         received=row["size"] or row["offset"],
+        guards=_digests(row["guards"]),
+        digests={name: value for name, value in _digests(row["digests"]).items() if value is not None},
+        hashes={receipt["number"]: receipt["hashes"] for receipt in receipts if receipt["hashes"]},
     )
 
 
@@ -419,6 +440,19 @@ def _stored_object(text: str | None) -> StoredObject | None:
 
 def _receipt(row: sqlite3.Row) -> Receipt:
     return Receipt(row["number"], row["size"], row["etag"], _uncrc(row["crc64nvme"]), row["sha256"])
+
+
+def _digests_json(digests: Mapping[str, bytes | None]) -> str | None:
+    return (
+        json.dumps({name: None if value is None else value.hex() for name, value in digests.items()})
+        if digests
+        else None
+    )
+
+
+def _digests(text: str | None) -> dict[str, bytes | None]:
+    values = json.loads(text) if text else {}
+    return {name: None if value is None else bytes.fromhex(value) for name, value in values.items()}
 
 
 def _crc(value: int | None) -> bytes | None:

@@ -44,7 +44,9 @@ HASHES: Mapping[str, Callable[[], _Hash]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What the client says of its bytes: `algorithm` is a key of `HASHES`."""
+    """What the client says of its bytes. `algorithm` is one of `HASHES` for those of one body, which are hashed as they
+    come; those of a whole upload may have others, too (`hashes`).
+    """
 
     algorithm: str
     value: bytes
@@ -64,8 +66,10 @@ class Running:
         """Raise `DigestMismatch` unless every digest is what the client said."""
         for expected, running in self._expected:
             if (found := running.digest()) != expected.value:
-                raise DigestMismatch(expected.algorithm, _text(expected.value), _text(found))
+                raise mismatch(expected, found)
 
 
-def _text(value: bytes) -> str:
-    return b64encode(value).decode()
+def mismatch(expected: Digest, found: bytes, *, whole: bool = False) -> DigestMismatch:
+    """The error that names both, for one body or for a `whole` upload."""
+    texts = [b64encode(value).decode() for value in (expected.value, found)]
+    return DigestMismatch(expected.algorithm, *texts, whole=whole)

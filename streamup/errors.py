@@ -7,7 +7,7 @@ StreamupError
 │   ├── BadRequest              the request contradicts itself or the protocol
 │   │   ├── LengthConflict      two lengths that contradict each other
 │   │   ├── LengthExceeded      bytes beyond the known length; the upload fails
-│   │   └── DigestMismatch      the bytes are not those of the digest that came with them; they are not kept
+│   │   └── DigestMismatch      the bytes are not those of the client's digest; they are not kept
 │   ├── LengthRequired          a body without Content-Length or chunked framing
 │   ├── UnsupportedMedia        the protocol has a content type of its own for such a body
 │   ├── UnsupportedVersion      a version of a protocol that is not spoken here
@@ -87,14 +87,21 @@ class LengthExceeded(BadRequest):
 
 
 class DigestMismatch(BadRequest):
-    """The bytes of this request are not the ones its digest was made of. None of them is kept."""
+    """The bytes are not the ones that the client's digest was made of: those of a body, which is not kept then, or
+    those of the `whole` upload, which has failed. Digests are base64.
+    """
 
     title = "The bytes do not match their digest"
 
-    def __init__(self, algorithm: str, expected: str, found: str) -> None:
+    def __init__(self, algorithm: str, expected: str, found: str, *, whole: bool = False) -> None:
+        consequence = (
+            "There is no object: this upload has failed. Begin another one."
+            if whole
+            else "Nothing of this body is kept: send it again."
+        )
+        self.difference = f"the {algorithm} of the bytes that came is {found}, and {expected} was sent with them"
         super().__init__(
-            f"The {algorithm} of the bytes that came is {found}, and {expected} was sent with them. Nothing of this "
-            "body is kept: send it again.",
+            f"{self.difference[:1].upper()}{self.difference[1:]}. {consequence}",
             expected_digest=expected,
             found_digest=found,
         )

@@ -63,7 +63,7 @@ from streamup.protocols.documents import upload_document
 from streamup.protocols.ietf import Ietf
 from streamup.protocols.plain import OBJECT_METHODS, UPLOAD_METHODS, UPLOADS_METHODS, Plain
 from streamup.protocols.tus import Tus
-from streamup.stores import Checksum, ObjectStore
+from streamup.stores import Checksum, ObjectStore, StoredObject
 from streamup.upload import LIVE, State, Upload
 from streamup.uploads import Uploads
 from streamup.writer import Live, Writer
@@ -273,7 +273,7 @@ class Server:
             case Inspect():
                 return answers.response(await self._inspect(exchange, intent, subject))
             case Look(key=str(key)):
-                return await self._look_at_key(key, subject)
+                return await self._look_at_key(key, exchange.head, subject)
             case Look(upload_id=str(upload_id)):
                 return await self._look_at_upload(upload_id, exchange.head, subject)
             case Look():
@@ -407,7 +407,7 @@ class Server:
 
     # -- looking ------------------------------------------------------------------------------------------------
 
-    async def _look_at_key(self, key: str, subject: str) -> web.StreamResponse:
+    async def _look_at_key(self, key: str, head: RequestHead, subject: str) -> web.StreamResponse:
         """HEAD of an object: the open upload's fields, and the stored object's."""
         live = self._uploads.newest(key, subject)
         try:
@@ -427,7 +427,17 @@ class Server:
             return web.Response(headers=headers | ({"ETag": stored.etag} if stored else {}))
         if stored is None:
             raise NotFound("There is no object and no unfinished upload under this key.")
-        return answers.stored_object(stored)
+        response = answers.stored_object(stored)
+        if fields.wanted_digests(head):
+            response.headers.update(fields.repr_digest(await self._digests_of(stored, subject)))
+        return response
+
+    async def _digests_of(self, stored: StoredObject, subject: str) -> Mapping[str, bytes]:
+        """What is known of the object's bytes, by the upload that it was."""
+        upload = await self._uploads.newest_ended(stored.key, subject)
+        if upload is None or upload.stored_object is None or upload.stored_object.etag != stored.etag:
+            return {}
+        return upload.digests
 
     async def _look_at_upload(self, upload_id: str, head: RequestHead, subject: str) -> web.Response:
         upload = await self._uploads.look(upload_id, subject)

@@ -17,12 +17,15 @@ Rule 3: nobody answers from a transition before it is committed (checkpoint.py);
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from streamup.digests import Digest, mismatch
 from streamup.errors import (
+    BadRequest,
+    DigestMismatch,
     Gone,
     KeyConflict,
     LengthConflict,
@@ -60,6 +63,9 @@ ALLOWED: Mapping[State, frozenset[State]] = MappingProxyType(
 )
 """From each state, the states that may follow. No other change exists."""
 
+ALWAYS_RUNNING = "crc64nvme"
+"""This one can be told of every upload: it is combined from those of its parts."""
+
 LIVE = frozenset({State.OPEN, State.SEALED, State.COMPLETING})
 """States in which bytes or promises are still held; the others are outcomes."""
 
@@ -73,6 +79,8 @@ class Upload:
     append may go beyond it. `received` counts what the spool and the receipts hold; `offset` the part of it that is
     durable, the only number a client is ever told. `touched` is when a writer was last there (None: one is there now).
     `provisional`: an append with a digest began here, and its bytes are not received before the digest has matched.
+    `guards` are digests of the whole, by algorithm: what the client says it is, None where it only wants to be told;
+    `digests` is what they were found to be, and `hashes` the state of those that run, at the end of each stored part.
     `metadata` is the client's own text, told again as it came. `replaces` is the ETag the key had when `completing` was
     announced, for the one request that must not be repeated blindly (PutObject).
     """
@@ -100,6 +108,9 @@ class Upload:
     metadata: str | None = None
     stored_object: StoredObject | None = None
     receipts: dict[int, Receipt] = field(default_factory=dict)
+    guards: dict[str, bytes | None] = field(default_factory=dict)
+    digests: dict[str, bytes] = field(default_factory=dict)
+    hashes: dict[int, str] = field(default_factory=dict)
 
     # -- appends ------------------------------------------------------------------------------------------------
 
@@ -111,12 +122,13 @@ class Upload:
         seal_at: int | None,
         end: int | None = None,
         provisional: bool = False,
+        guards: Sequence[Digest] = (),
     ) -> None:
         """A writer takes over at `offset` (None: wherever we are), with its word where the upload ends.
 
         `end`: where a body ends that must not go beyond the length. `provisional`: nothing of it counts before its
-        digest has matched. Raises `OffsetMismatch`, `LengthConflict`, `TooLarge`,
-        `Gone`, `UploadBusy`.
+        digest has matched. `guards`: what the whole must be. Raises `OffsetMismatch`, `LengthConflict`, `TooLarge`,
+        `BadRequest`, `Gone`, `UploadBusy`.
         """
         self.require_open()
         if offset is not None and offset != self.received:
@@ -135,8 +147,23 @@ class Upload:
             )
         if total is not None and end is not None and end > total:
             raise TooLarge(f"The body ends at byte {end}, and the upload has {total} bytes.", limit=total)
+        self.guards = self._guarded(guards)
         self.length, self.seal_at, self.touched = total, seal_at, None
         self.provisional = self.received if provisional else None
+
+    def _guarded(self, given: Sequence[Digest]) -> dict[str, bytes | None]:
+        """The guards and these. One that has not run from byte 0 can be verified no more; and each has one value."""
+        guards, running = dict(self.guards), {*self.guards, ALWAYS_RUNNING}
+        for guard in given:
+            if self.received and guard.algorithm not in running:
+                raise BadRequest(
+                    f"The {guard.algorithm} of this upload has not been running from its first byte, so it cannot be "
+                    f"verified any more. These can: {', '.join(sorted(running))}."
+                )
+            if guards.get(guard.algorithm) not in {None, guard.value}:
+                raise BadRequest(f"Two different {guard.algorithm} digests were given for the whole of this upload.")
+            guards[guard.algorithm] = guard.value
+        return guards
 
     def confirm(self) -> None:
         """The digest of the provisional append has matched. Its bytes are received once that is committed."""
@@ -160,6 +187,8 @@ class Upload:
         if self.state in LIVE or self.state is State.COMPLETE:
             return None
         reason = self.reason or ""
+        if reason.startswith("digest:") and (mismatched := self.mismatch):
+            return mismatched
         kind = {"precondition": PreconditionFailed, "conflict": KeyConflict}.get(reason.partition(":")[0], Gone)
         return kind(f"This upload is {self.state}{f' ({reason})' if reason else ''}. Create a new one.")
 
@@ -205,6 +234,20 @@ class Upload:
         self.size, self.sealed_order = self.received, order
 
     @property
+    def hashed(self) -> frozenset[str]:
+        """The digests of the whole that must be computed from its bytes."""
+        return frozenset(self.guards) - {ALWAYS_RUNNING}
+
+    @property
+    def mismatch(self) -> DigestMismatch | None:
+        """What is wrong with the whole, if the client's digests say so."""
+        for algorithm, expected in sorted(self.guards.items()):
+            found = self.digests.get(algorithm)
+            if expected is not None and found is not None and found != expected:
+                return mismatch(Digest(algorithm, expected), found, whole=True)
+        return None
+
+    @property
     def single(self) -> bool:
         """Whether the whole object is known to fit in part 1, so that one PutObject does it."""
         end = self.size if self.size is not None else self.seal_at if self.seal_at is not None else self.length
@@ -230,9 +273,11 @@ class Upload:
         """No multipart upload of ours is left in the store."""
         self.creating = self.multipart_id = None
 
-    def add_receipt(self, receipt: Receipt) -> None:
-        """The store has this part and the checkpoint knows it (law 4)."""
+    def add_receipt(self, receipt: Receipt, hashes: str | None = None) -> None:
+        """The store has this part and the checkpoint knows it (law 4), and the state of the running hashes after it."""
         self.receipts[receipt.number] = receipt
+        if hashes is not None:
+            self.hashes[receipt.number] = hashes
 
     def announce_completion(self, replaces: str | None = None) -> None:
         """The store is about to be asked for the object (law 5)."""

@@ -49,9 +49,10 @@ from streamup.errors import (
     StoreUnavailable,
 )
 from streamup.failpoints import failpoint
+from streamup.hashes import Hashes
 from streamup.spool import Files, PartFile
 from streamup.stores import Checksum, Multipart, ObjectStore, PartBody, Receipt, StoredObject
-from streamup.upload import State, Upload
+from streamup.upload import ALWAYS_RUNNING, State, Upload
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -242,6 +243,7 @@ class Drain:
         self._upload = upload
         self._parts = accumulator
         self._turn = turn
+        self._hashes: Hashes | None = None
 
     async def run(self) -> None:
         """Store the parts as they fill, and complete the object once sealed.
@@ -292,12 +294,74 @@ class Drain:
     async def _hand_over(self, tasks: asyncio.TaskGroup) -> None:
         """Start a task for each part that is ready; return when the last one has been handed out."""
         while file := await self._parts.next_part():
+            state = await self._hash(file)
             if self._upload.single:
-                return
+                break
             if self._upload.multipart_id is None:
                 await self._create_multipart()
             number = file.part.number
-            tasks.create_task(self._store_part(file), name=f"part {number} of {self._upload.id}")
+            tasks.create_task(self._store_part(file, state), name=f"part {number} of {self._upload.id}")
+        if self._upload.state is State.SEALED:  # a restart while it completes finds what was committed with that
+            self._check_digests()
+
+    # -- digests of the whole -----------------------------------------------------------------------------------
+
+    async def _hash(self, file: PartFile) -> str | None:
+        """The next part through the hashes that run over the whole; their state after it, to be kept with its receipt.
+
+        Read back from the spool, in a thread: what is there is final, and nobody's socket waits. Cancelled: the thread
+        goes on with a copy that nobody uses.
+        """
+        if not self._upload.hashed:
+            return None
+        hashes = self._hashes_at(file.part.start).copy()
+
+        def advance() -> None:
+            crc = 0
+            for data in self._shared.files.read(file.path, 0, file.size):
+                crc = checksums.crc64nvme(data, crc)
+                hashes.update(data)
+            _same(file, crc)
+
+        await asyncio.to_thread(advance)
+        self._hashes = hashes
+        return hashes.state
+
+    def _hashes_at(self, position: int) -> Hashes:
+        """The hashes of all bytes before a part, or before the end: those that have come so far, or a receipt's."""
+        algorithms = self._upload.hashed
+        if position == 0:
+            return Hashes.begun(algorithms)
+        if self._hashes and self._hashes.position == position:
+            return self._hashes
+        number = self._upload.layout.part_at(position - 1).number
+        resumed = Hashes.resumed(algorithms, self._upload.hashes.get(number), position)
+        if resumed is None:
+            raise _FailedError(
+                f"digest lost: this Python cannot keep the state of {', '.join(sorted(algorithms))} across a restart"
+            )
+        return resumed
+
+    def _check_digests(self) -> None:
+        """Nothing is completed that is not what the client says it is."""
+        found = self._hashes_at(self._upload.size or 0).digests() if self._upload.hashed else {}
+        if ALWAYS_RUNNING in self._upload.guards:
+            found[ALWAYS_RUNNING] = self._crc64nvme().to_bytes(8, "big")
+        self._upload.digests = found
+        if error := self._upload.mismatch:
+            raise _FailedError(f"digest: {error.difference}")
+
+    def _crc64nvme(self) -> int:
+        """Of the whole, combined from those of its parts: each has a receipt, or is in the spool."""
+        pieces: list[PartFile | Receipt] = []
+        position = 0
+        while position < (self._upload.size or 0):
+            number = self._upload.layout.part_at(position).number
+            pieces.append(self._parts.file(number) or self._upload.receipts[number])
+            position += pieces[-1].size
+        return _combined(pieces)
+
+    # -- multipart uploads --------------------------------------------------------------------------------------
 
     async def _create_multipart(self) -> None:
         """CreateMultipartUpload, whose lost answer leaves an orphan: ours are found by key and time, and aborted.
@@ -344,7 +408,7 @@ class Drain:
     async def _list_multiparts(self) -> list[Multipart]:
         return [found async for found in self._store.list_multiparts(self._upload.key)]
 
-    async def _store_part(self, file: PartFile) -> None:
+    async def _store_part(self, file: PartFile, hashes: str | None) -> None:
         attempt = refusals = 0
         while True:
             try:
@@ -362,8 +426,8 @@ class Drain:
                 break
         self._shared.answered()
         failpoint("before_receipt")
-        await self._shared.checkpoint.add_receipt(self._upload.id, receipt)
-        self._upload.add_receipt(receipt)
+        await self._shared.checkpoint.add_receipt(self._upload.id, receipt, hashes)
+        self._upload.add_receipt(receipt, hashes)
         self._parts.discard(file)
 
     async def _put_part(self, file: PartFile) -> Receipt:
@@ -440,7 +504,7 @@ class Drain:
         while True:
             self._require_unchanged(found)
             failpoint("before_put_object")
-            file = self._parts.only_part()
+            file = self._parts.file(1)
             if (file.size if file else 0) != self._upload.size:
                 raise _FailedError(
                     "state lost: bytes are not on the disk any more, and the store has no object of ours"
@@ -646,7 +710,7 @@ class Drain:
             digests = [receipt.sha256 for receipt in receipts if receipt.sha256 is not None]
             composite = {"sha256": f"{_base64(sha256(b''.join(digests)).digest())}-{len(digests)}"} if digests else {}
             return {"crc64nvme": _base64(_combined(receipts).to_bytes(8, "big"))} | composite
-        file = self._parts.only_part()
+        file = self._parts.file(1)
         if (file.size if file else 0) == self._upload.size:
             with suppress(SpoolError):  # a restart finds the spool changed; the object may have been stored before that
                 return _named(await self._body(file))
@@ -666,11 +730,11 @@ def _same(file: PartFile, crc64nvme: int) -> None:
         raise SpoolError(f"the spool's bytes of part {file.part.number} are not those that came off the socket")
 
 
-def _combined(receipts: Sequence[Receipt]) -> int:
+def _combined(parts: Sequence[Receipt | PartFile]) -> int:
     """The whole's CRC64NVME, of parts that are all there."""
     crc = 0
-    for receipt in receipts:
-        crc = checksums.combine_crc64nvme(crc, receipt.crc64nvme or 0, receipt.size)
+    for part in parts:
+        crc = checksums.combine_crc64nvme(crc, part.crc64nvme or 0, part.size)
     return crc
 
 

@@ -112,7 +112,6 @@ class Uploads:
         """
         closes = asyncio.get_running_loop().time() + CLOSES_SECONDS
         self._require_running()
-        self._require_bounded(intent.body)
         self._require_kept(intent.description)
         upload = self._prepare(intent, subject)
         if upload.meta.if_none_match and await self._exists(upload.key):
@@ -140,7 +139,6 @@ class Uploads:
     async def append(self, intent: Append, subject: str) -> Writer:
         """A writer at `intent.offset`; stops the one before. Raises `OffsetMismatch`, `Gone`, `UploadBusy`, ...."""
         self._require_running()
-        self._require_bounded(intent.body)
         if intent.upload_id is not None:
             return await self._take_over(await self.find(intent.upload_id, subject), intent.offset, intent.body)
         key = intent.key or ""
@@ -324,6 +322,8 @@ class Uploads:
     def _prepare(self, intent: Create, subject: str) -> Upload:
         """The upload that is asked for; nobody knows it yet. Raises `TooLarge`, `BadRequest` (it makes no key)."""
         description, body = intent.description, intent.body
+        checksum = self._checksum(description)
+        told = {*description.wanted, *(["sha256"] if checksum is Checksum.SHA256 else [])}
         known = body.length if body.length is not None else body.content_length
         self._require_allowed(known)
         upload_id = self._random_token()
@@ -335,9 +335,10 @@ class Uploads:
             layout=self._layout(known if body.seals else body.length),
             created=self._clock(),
             metadata=description.metadata,
+            guards=dict.fromkeys(told),
             meta=ObjectMeta(
                 token=self._random_token(),
-                checksum=self._checksum(description),
+                checksum=checksum,
                 if_none_match=description.if_none_match,
                 content_type=description.content_type,
                 content_encoding=description.content_encoding,
@@ -356,7 +357,8 @@ class Uploads:
 
     async def _begin(self, upload: Upload, intent: Create, replaces: Live | None = None) -> Writer:
         """From now on there is this upload, and its first writer."""
-        body, first = intent.body, upload.layout.part(1).size
+        body, first = _judged_whole(intent.body), upload.layout.part(1).size
+        self._require_bounded(body)
         known = body.length if body.length is not None else body.content_length
         self._admit(first if known is None else min(first, known))
         terms = replace(self._terms(body, 0), creates=True, insists=intent.policy == "replace")
@@ -371,6 +373,7 @@ class Uploads:
         `offset` None is the policy `append`: wherever the upload is; an empty body then adds and seals nothing.
         """
         upload = live.upload
+        self._require_bounded(body)
         self._require_allowed(body.length)
         async with live.entry:
             upload.require_open()
@@ -608,7 +611,15 @@ def _begin_append(upload: Upload, offset: int | None, body: BodyTerms, seal_at: 
         seal_at=seal_at,
         end=upload.received + (body.content_length or 0) if ends else None,
         provisional=bool(body.digests),
+        guards=body.guards,
     )
+
+
+def _judged_whole(body: BodyTerms) -> BodyTerms:
+    """The first body of an upload: if it is all of it, its digest is that of the whole, and nothing is provisional."""
+    if not body.digests or not body.is_whole:
+        return body
+    return replace(body, digests=(), guards=(*body.guards, *body.digests))
 
 
 def _length(body: BodyTerms, start: int) -> int | None:

@@ -24,7 +24,7 @@ import base64
 import hashlib
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -496,7 +496,13 @@ def _described(key: str, found: FakeObject) -> StoredObject:
         found.checksums,
         found.meta.content_type,
         found.modified.replace(microsecond=0),
+        _kind(found.checksums),
     )
+
+
+def _kind(words: Mapping[str, str]) -> str | None:
+    """S3's ChecksumType."""
+    return ("COMPOSITE" if any("-" in value for value in words.values()) else "FULL_OBJECT") if words else None
 
 
 def _base64(digest: bytes) -> str:

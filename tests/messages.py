@@ -123,7 +123,7 @@ def upload(state: State = State.OPEN, **fields: Any) -> Upload:
 
 
 def complete(size: int, **fields: Any) -> Upload:
-    stored = StoredObject("film.mp4", size, '"e"', "t", {"crc64nvme": "AAAA"})
+    stored = StoredObject("film.mp4", size, '"e"', "t", {"crc64nvme": "AAAA"}, checksum_type="FULL_OBJECT")
     return upload(State.COMPLETE, size=size, offset=size, stored_object=stored, **fields)
 
 

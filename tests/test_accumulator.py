@@ -127,7 +127,7 @@ def test_any_chunking_gives_the_same_parts(chunks, layout, most, interruptions):
             accumulator.seal()
             parts += [] if upload.single else await ready(accumulator)
             if upload.single:
-                parts = [part for part in [accumulator.only_part()] if part]
+                parts = [part for part in [accumulator.file(1)] if part]
             return described(parts)
 
     data = b"".join(chunks)
@@ -509,7 +509,7 @@ def test_whatever_is_withdrawn_the_parts_are_those_of_what_is_kept(appends, layo
             upload.seal(1)
             accumulator.seal()
             accumulator.rewind()
-            parts = [accumulator.only_part()] if upload.single and kept else await ready(accumulator)
+            parts = [accumulator.file(1)] if upload.single and kept else await ready(accumulator)
             return kept, described(parts)
 
     kept, parts = asyncio.run(run())
@@ -592,7 +592,7 @@ async def test_a_part_that_may_be_the_whole_object_waits_for_the_seal(tmp_path, 
     assert await ready(accumulator) == []
     upload.seal(1)
     accumulator.seal()
-    assert (await accumulator.next_part()) is accumulator.only_part()
+    assert (await accumulator.next_part()) is accumulator.file(1)
 
 
 async def test_a_single_part_leaves_when_a_new_writer_takes_the_end_back(tmp_path):
@@ -611,7 +611,7 @@ async def test_an_empty_upload_has_no_part(tmp_path):
     upload, accumulator = make(tmp_path)
     upload.seal(1)
     accumulator.seal()
-    assert (None, None) == (await accumulator.next_part(), accumulator.only_part())
+    assert (None, None) == (await accumulator.next_part(), accumulator.file(1))
 
 
 async def test_a_discarded_part_leaves_disk_and_budget(tmp_path):

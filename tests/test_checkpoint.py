@@ -96,6 +96,9 @@ FULL = Upload(
         "a/b é", 12, '"e"', "token", {"sha256": "AA==-2"}, "a/b", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     ),
     receipts={1: Receipt(1, 10, '"1"', LARGEST_CRC, b"\1" * 32), 2: Receipt(2, 2, '"2"', None, None)},
+    guards={"md5": b"\2" * 16, "sha256": None, "sha1": b""},
+    digests={"md5": b"\2" * 16, "sha256": b"\3" * 32},
+    hashes={1: "state"},
 )
 
 
@@ -110,7 +113,7 @@ async def test_every_field_comes_back(path):
     async with opened(path) as checkpoint:
         await checkpoint.save(FULL)
         for receipt in FULL.receipts.values():
-            await checkpoint.add_receipt("u", receipt)
+            await checkpoint.add_receipt("u", receipt, FULL.hashes.get(receipt.number))
         await checkpoint.announce("u", 9, [(3, 7, LARGEST_CRC), (4, 1, 0)])
     async with opened(path) as checkpoint:
         record = await checkpoint.find("u")
@@ -443,7 +446,7 @@ async def test_open_uploads_of_the_first_version_are_taken_over(path):
 async def test_the_state_of_a_newer_version_is_refused(path):
     async with opened(path, migrations=LATER) as checkpoint:
         await checkpoint.save(make())
-    with pytest.raises(StateDirectoryError, match=r"by a newer streamup \(state version 3, this one knows 2\)"):
+    with pytest.raises(StateDirectoryError, match=r"by a newer streamup \(state version 4, this one knows 3\)"):
         async with opened(path):
             pass
 

@@ -73,7 +73,7 @@ def upload(state=State.OPEN, **fields):
     return made
 
 
-STORED = StoredObject("a/k é", 12, '"e"', "t", {"crc64nvme": "AAAA"})
+STORED = StoredObject("a/k é", 12, '"e"', "t", {"crc64nvme": "AAAA"}, checksum_type="FULL_OBJECT")
 
 
 # -- methods ------------------------------------------------------------------------------------------------------
@@ -198,10 +198,9 @@ def test_an_offset_on_the_object_is_refused_with_the_way_on():
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Repr-Digest": "sha-256=:AA==:"},
-        {"content-digest": "sha-256=:AA==:"},
-        {"Content-MD5": "AA=="},
-        {"X-Amz-Checksum-Sha256": "AA=="},
+        {"Trailer": "x-amz-checksum-sha256"},
+        {"X-Amz-Checksum-Xxhash3": "AA=="},
+        {"Upload-Checksum": "sha1 AA=="},
         {"Content-Encoding": "aws-chunked"},
         {"If-Match": '"e"'},
     ],
@@ -489,6 +488,7 @@ def test_a_complete_upload(intent, status):
         "size": 12,
         "etag": '"e"',
         "checksum": {"crc64nvme": "AAAA"},
+        "checksum_type": "FULL_OBJECT",
         "parts": 3,
         "upload": "u",
     }
@@ -499,7 +499,15 @@ def test_an_upload_that_the_store_has_not_confirmed_yet(state):
     head = PLAIN.respond(put(), CREATE, upload(state, size=12, received=12, offset=12))
     assert head.status == 202
     assert head.headers == {"Upload-Offset": "12", "Upload-Length": "12", "Location": "/uploads/u"}
-    assert head.document == {"key": "a/k é", "size": 12, "etag": None, "checksum": None, "parts": 1, "upload": "u"}
+    assert head.document == {
+        "key": "a/k é",
+        "size": 12,
+        "etag": None,
+        "checksum": None,
+        "checksum_type": None,
+        "parts": 1,
+        "upload": "u",
+    }
 
 
 @pytest.mark.parametrize(("intent", "applied"), [(CREATE, True), (RANGE, True), (ASK, False)])

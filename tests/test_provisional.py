@@ -331,9 +331,9 @@ async def test_what_came_without_a_digest_is_announced_before_one_that_has_one(s
 # -- creations ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seals", [False, True])
-async def test_a_mismatch_of_the_body_that_created_an_upload_ends_it(service, seals):
-    writer = await create(service, digests=WRONG, seals=seals)
+@pytest.mark.parametrize("terms", [{}, {"seals_at_length": True, "length": len(BODY)}], ids=["open", "chunked"])
+async def test_a_mismatch_of_the_body_that_created_an_upload_ends_it(service, terms):
+    writer = await create(service, digests=WRONG, **terms)
     with pytest.raises(DigestMismatch):
         await service.uploads.write(writer, Body(BODY))
     assert (State.CANCELLED, {}, {}) == (writer.live.upload.state, service.spooled(), service.store.objects)
@@ -341,7 +341,7 @@ async def test_a_mismatch_of_the_body_that_created_an_upload_ends_it(service, se
 
 
 async def test_an_interruption_of_the_body_that_created_an_upload_keeps_it_at_0(service):
-    writer = await create(service, digests=digest_of(BODY), seals=True, content_length=len(BODY))
+    writer = await create(service, digests=digest_of(BODY), content_length=len(BODY))
     with pytest.raises(WriterStopped):
         await service.uploads.write(writer, Body(BODY[:-1], interrupted="reset"))
     live = the_upload(service)

@@ -428,10 +428,10 @@ async def test_a_part_file_stays_until_its_receipt_is_committed(world):
     go_on = asyncio.Event()
     add_receipt = world.checkpoint.add_receipt
 
-    async def slowly(upload_id, receipt):
+    async def slowly(upload_id, receipt, hashes):
         committing.set()
         await go_on.wait()
-        await add_receipt(upload_id, receipt)
+        await add_receipt(upload_id, receipt, hashes)
 
     world.checkpoint.add_receipt = slowly
     running = asyncio.create_task(drain.run())
@@ -448,7 +448,7 @@ async def test_a_part_file_stays_until_its_receipt_is_committed(world):
 async def test_a_commit_that_fails_is_told(world):
     _, drain = await world.upload()
 
-    async def broken(upload_id, receipt):
+    async def broken(upload_id, receipt, _):
         raise CheckpointError(f"no commit of {upload_id} {receipt.number}")
 
     world.checkpoint.add_receipt = broken
@@ -671,9 +671,9 @@ async def test_no_receipt_of_a_lost_multipart_outlives_it(world, store):
     add_receipt = world.checkpoint.add_receipt
     committing = asyncio.Event()
 
-    async def noticed(upload_id, receipt):
+    async def noticed(upload_id, receipt, hashes):
         committing.set()
-        await add_receipt(upload_id, receipt)
+        await add_receipt(upload_id, receipt, hashes)
 
     async def abort(operation, number):
         if operation == "put_part" and number == 2:

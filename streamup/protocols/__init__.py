@@ -57,7 +57,8 @@ class ResponseHead:
 class Description:
     """What the client wants stored beside the bytes. `checksum` None: the server's default.
 
-    `metadata` is the client's own text about the upload, told again as it came.
+    `metadata` is the client's own text about the upload, told again as it came. `wanted`: algorithms of digests that it
+    wants to be told.
     """
 
     content_type: str | None = None
@@ -68,6 +69,7 @@ class Description:
     checksum: Checksum | None = None
     if_none_match: bool = False
     metadata: str | None = None
+    wanted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ class BodyTerms:
     the upload. `seals`: a clean end of this body is the end of the upload (with `limit`: if it reaches it); it
     `declares` that end by its Content-Length, and no later request may move it. `seals_at_length`: the upload ends
     where its length says, in this body or a later one. `digests`: of this body, whose bytes are provisional until they
-    match.
+    match. `guards`: digests of the whole, which is not completed unless they match.
     """
 
     content_length: int | None
@@ -88,6 +90,14 @@ class BodyTerms:
     limit: int | None = None
     length: int | None = None
     digests: tuple[Digest, ...] = ()
+    guards: tuple[Digest, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this body is all of an upload that begins with it."""
+        if self.seals_at_length:
+            return self.content_length is not None and self.content_length == self.length
+        return self.seals and self.limit in {None, self.length}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

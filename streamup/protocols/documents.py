@@ -12,14 +12,17 @@ from streamup.upload import LIVE, State, Upload
 def object_document(upload: Upload) -> dict[str, object]:
     """The object, as the answer to the request that completed it."""
     stored = upload.stored_object
-    return {
+    digests = {name: b64encode(value).decode() for name, value in sorted(upload.digests.items())}
+    document: dict[str, object] = {
         "key": upload.key,
         "size": upload.size,
         "etag": stored.etag if stored else None,
         "checksum": dict(stored.checksums) if stored else None,
+        "checksum_type": stored.checksum_type if stored else None,
         "parts": len(upload.receipts) or (1 if upload.size else 0),
         "upload": upload.id,
     }
+    return document | ({"digest": digests} if digests else {})
 
 
 def upload_document(

@@ -7,7 +7,7 @@ HTTP" says (4.1). Fields that are stored with the object are S3's.
 from __future__ import annotations
 
 import re
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import get_args
@@ -28,8 +28,21 @@ MOST_BYTES = 10**15 - 1
 GUARDS = ("repr-digest", "content-digest", "content-md5", "upload-checksum")
 """Digests that a client gives to be verified. Not verifying one that was given would be a false promise."""
 
-CONTENT_DIGESTS: Mapping[str, tuple[str, int]] = {"sha-256": ("sha256", 32), "sha-512": ("sha512", 64)}
+DIGESTS: Mapping[str, tuple[str, int]] = {"sha-256": ("sha256", 32), "sha-512": ("sha512", 64)}
 """RFC 9530's active algorithms: our names for them, and their bytes. Its deprecated ones prove too little."""
+
+S3_CHECKSUM = "x-amz-checksum-"
+
+S3_CHECKSUMS: Mapping[str, int] = {
+    "crc32": 4,
+    "crc32c": 4,
+    "crc64nvme": 8,
+    "md5": 16,
+    "sha1": 20,
+    "sha256": 32,
+    "sha512": 64,
+}
+"""S3's names for checksums of objects, which are ours, and their bytes."""
 
 _BARE_ITEM = (
     r"-?[0-9]{1,15}|-?[0-9]{1,12}\.[0-9]{1,3}|@-?[0-9]{1,15}|\?[01]|:[A-Za-z0-9+/=]*:"
@@ -106,40 +119,70 @@ def check_length(terms: BodyTerms, start: int) -> None:
         )
 
 
-def refuse_guards(head: RequestHead, *, verified: str = "") -> None:
-    """`verified` is the one guard (lower-case) that this kind of request does verify; in a trailer none is."""
-    names = [name for name in map(str.lower, head.headers) if name != verified]
-    names += [name.strip() for name in head.headers.get("Trailer", "").lower().split(",")]
-    for name in names:
-        if name in GUARDS or name.startswith("x-amz-checksum-"):
-            raise NotImplementedHere(
-                f"{name} cannot be verified with such a request. Send the body without it. (Content-Digest can, with "
-                "Upload-Complete; Upload-Checksum with Tus-Resumable.)"
-            )
+def guards(head: RequestHead) -> tuple[Digest, ...]:
+    """What the client says the whole object is: `Repr-Digest` (RFC 9530, 3), `Content-MD5` (RFC 1864), and S3's
+    `x-amz-checksum-*`. Nothing is decoded here, so the representation is the bytes.
+
+    Raises `BadRequest`, and `NotImplementedHere` for what cannot be verified.
+    """
+    _refuse_unverified(head)
+    found = [*_digests(head, "Repr-Digest")]
+    if (md5 := head.headers.get("Content-MD5")) is not None:
+        found.append(digest("Content-MD5", "md5", S3_CHECKSUMS["md5"], md5.strip()))
+    for name, value in head.headers.items():
+        algorithm = name.lower().removeprefix(S3_CHECKSUM)
+        if name.lower() != algorithm and algorithm in S3_CHECKSUMS:
+            found.append(digest(name, algorithm, S3_CHECKSUMS[algorithm], value.strip()))
+    return tuple(found)
+
+
+def content_digests(head: RequestHead) -> tuple[Digest, ...]:
+    """What the client says this body is (RFC 9530, 2)."""
+    return _digests(head, "Content-Digest")
+
+
+def wanted_digests(head: RequestHead) -> tuple[str, ...]:
+    """`Want-Repr-Digest: sha-256=10, sha-512=3` (RFC 9530, 4): what of it we can tell. 0 is "not acceptable"."""
+    members = (member.strip().partition("=") for member in head.headers.get("Want-Repr-Digest", "").split(","))
+    return tuple(DIGESTS[name][0] for name, _, weight in members if name in DIGESTS and weight.strip() != "0")
+
+
+def _refuse_unverified(head: RequestHead) -> None:
+    """A guard that nobody looks at would be a false promise: one of a kind that is not known, or in a trailer."""
+    trailers = [name.strip() for name in head.headers.get("Trailer", "").lower().split(",")]
+    for name in trailers:
+        if name in GUARDS or name.startswith(S3_CHECKSUM):
+            raise NotImplementedHere(f"{name} cannot be verified in a trailer. Send it as a header, or leave it out.")
+    for name in map(str.lower, head.headers):
+        kind = name.removeprefix(S3_CHECKSUM)
+        if name != kind and kind not in {*S3_CHECKSUMS, "algorithm", "type"}:
+            raise NotImplementedHere(f"{name} cannot be verified. These can: {', '.join(S3_CHECKSUMS)}.")
+    if "Upload-Checksum" in head.headers and "Tus-Resumable" not in head.headers:
+        raise NotImplementedHere("Upload-Checksum goes with Tus-Resumable. Any other request may have Content-Digest.")
     if "aws-chunked" in head.headers.get("Content-Encoding", "").lower():
         raise NotImplementedHere("The coding aws-chunked belongs to S3's own clients. Send the bytes as they are.")
 
 
-def content_digests(head: RequestHead) -> tuple[Digest, ...]:
-    """`Content-Digest: sha-256=:base64:, ...` (RFC 9530, 2). Raises `BadRequest` where none can be verified.
+def _digests(head: RequestHead, field: str) -> tuple[Digest, ...]:
+    """`sha-256=:base64:, ...`. Raises `BadRequest` where none can be verified.
 
     Of an algorithm that is named twice, the last one counts (RFC 9651, 4.2.2).
     """
-    value = head.headers.get("Content-Digest")
+    value = head.headers.get(field)
     if value is None:
         return ()
     members = (member.strip().partition("=") for member in value.split(","))
-    known = {name: text for name, _, text in members if name in CONTENT_DIGESTS}
+    known = {name: text for name, _, text in members if name in DIGESTS}
     if not known:
-        raise BadRequest(f"Content-Digest is verified with {' or '.join(CONTENT_DIGESTS)}: `sha-256=:BASE64:`.")
-    return tuple(digest("Content-Digest", *CONTENT_DIGESTS[name], _byte_sequence(text)) for name, text in known.items())
+        raise BadRequest(f"{field} is verified with {' or '.join(DIGESTS)}: `sha-256=:BASE64:`.")
+    return tuple(digest(field, *DIGESTS[name], _byte_sequence(field, text)) for name, text in known.items())
 
 
-def _byte_sequence(text: str) -> str:
+def _byte_sequence(field: str, text: str) -> str:
     """Its base64; who makes it may leave the padding out (RFC 9651, 4.2.7)."""
     found = re.fullmatch(rf":([A-Za-z0-9+/=]*):{_PARAMETERS}", text)
     if found is None:
-        raise BadRequest("A digest in Content-Digest is base64 between colons: `sha-256=:BASE64:`.")
+        raise BadRequest(f"A digest in {field} is base64 between colons: `sha-256=:BASE64:`.")
     return found[1] + "=" * (-len(found[1]) % 4)
 
 
@@ -168,6 +211,7 @@ def described(head: RequestHead) -> Description:
         user=_user_metadata(head.headers),
         checksum=checksum(head),
         if_none_match=if_none_match(head),
+        wanted=wanted_digests(head),
     )
 
 
@@ -282,7 +326,14 @@ def final(upload: Upload) -> dict[str, str]:
         "Upload-Complete": "?1",
         "Upload-Offset": str(upload.size),
         "Location": f"/objects/{quote(upload.key)}",
-    }
+    } | repr_digest(upload.digests)
+
+
+def repr_digest(digests: Mapping[str, bytes]) -> dict[str, str]:
+    """`Repr-Digest` of what is known of the whole (RFC 9530, 3)."""
+    known = {name: digests[ours] for name, (ours, _) in DIGESTS.items() if ours in digests}
+    members = [f"{name}=:{b64encode(value).decode()}:" for name, value in known.items()]
+    return {"Repr-Digest": ", ".join(members)} if members else {}
 
 
 def patient(head: RequestHead, status: int) -> int:

@@ -254,7 +254,6 @@ def _append(head: RequestHead, draft: Draft) -> Append:
 
 def _terms(head: RequestHead, start: int, *, seals: bool) -> BodyTerms:
     """Raises `LengthConflict`: 4.1.3, all indicators of the length must agree."""
-    fields.refuse_guards(head, verified="content-digest")
     terms = BodyTerms(
         # An empty object is to be meant: who creates and seals in one says how long the body is.
         content_length=fields.framing(head, required=head.key is not None or (seals and head.upload_id is None)),
@@ -262,6 +261,7 @@ def _terms(head: RequestHead, start: int, *, seals: bool) -> BodyTerms:
         declares=seals,
         length=fields.integer(head, "Upload-Length"),
         digests=fields.content_digests(head),
+        guards=fields.guards(head),
     )
     if seals or start == 0:  # an append that goes beyond is a matter of its bytes: it invalidates the upload (4.4.2)
         fields.check_length(terms, start)

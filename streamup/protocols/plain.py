@@ -117,7 +117,6 @@ def _look(head: RequestHead) -> Intent:
 
 def _send(head: RequestHead, key: str) -> Intent:
     """PUT or POST to `/objects/{key}`."""
-    fields.refuse_guards(head)
     content_range = head.headers.get("Content-Range")
     if content_range is not None:
         return _send_range(head, key, content_range)
@@ -125,7 +124,13 @@ def _send(head: RequestHead, key: str) -> Intent:
         raise BadRequest(
             "Here a body continues an upload by Content-Range (bytes N-*/*). Upload-Offset is for PATCH /uploads/{id}."
         )
-    terms = BodyTerms(content_length=fields.framing(head, required=True), seals=True, length=_declared(head))
+    terms = BodyTerms(
+        content_length=fields.framing(head, required=True),
+        seals=True,
+        length=_declared(head),
+        digests=fields.content_digests(head),
+        guards=fields.guards(head),
+    )
     fields.check_length(terms, 0)
     return _create(head, key, terms)
 
@@ -182,7 +187,7 @@ def _ask(head: RequestHead, key: str, length: int | None) -> Intent:
         return Inspect(key=key, total=length)
     if length is None:
         raise BadRequest("To seal, name the end: `Content-Range: bytes */N` with N the bytes received.")
-    terms = BodyTerms(content_length=0, seals=True, length=length)
+    terms = BodyTerms(content_length=0, seals=True, length=length, guards=fields.guards(head))
     return Append(key=key, offset=length, body=terms, respond_async=fields.respond_async(head))
 
 
@@ -200,7 +205,14 @@ def _continue(head: RequestHead, key: str, first: int, last: int | None, length:
             raise BadRequest(f"The range {first}-{last} does not fit into {length} bytes.")
     complete = _complete(head)
     seals = complete if complete is not None else limit in {None, length}
-    terms = BodyTerms(content_length=content_length, seals=seals, limit=limit, length=length)
+    terms = BodyTerms(
+        content_length=content_length,
+        seals=seals,
+        limit=limit,
+        length=length,
+        digests=fields.content_digests(head),
+        guards=fields.guards(head),
+    )
     fields.check_length(terms, first)
     create = _create(head, key, terms) if first == 0 else None
     return Append(key=key, offset=first, body=terms, create=create, respond_async=fields.respond_async(head))

@@ -115,6 +115,7 @@ class Tus:
         unconfirmed = filled or upload.state in {State.SEALED, State.COMPLETING}
         if not unconfirmed:
             headers["Upload-Offset"] = str(upload.offset)
+            headers |= fields.repr_digest(upload.digests)
         match intent:
             case Create():
                 return ResponseHead(201, headers | {"Location": fields.location(upload.id)})
@@ -191,6 +192,7 @@ def _create(head: RequestHead) -> Create:
             checksum=fields.checksum(head),
             if_none_match=fields.if_none_match(head),
             metadata=head.headers.get("Upload-Metadata"),
+            wanted=fields.wanted_digests(head),
         ),
         policy=fields.policy(head),
     )
@@ -206,12 +208,16 @@ def _append(head: RequestHead) -> Append:
 
 
 def _terms(head: RequestHead, start: int, length: int | None) -> BodyTerms:
-    fields.refuse_guards(head, verified="upload-checksum")
     content_length = fields.framing(head)
     if content_length != 0 and fields.media_type(head) != MEDIA_TYPE:
         raise UnsupportedMedia(f"A body has the Content-Type {MEDIA_TYPE}, also that of a creation.")
     terms = BodyTerms(
-        content_length=content_length, seals=False, seals_at_length=True, length=length, digests=_digests(head)
+        content_length=content_length,
+        seals=False,
+        seals_at_length=True,
+        length=length,
+        digests=_digests(head),
+        guards=fields.guards(head),
     )
     fields.check_length(terms, start)
     return terms
@@ -228,15 +234,16 @@ def _number(head: RequestHead, name: str) -> int | None:
 
 
 def _digests(head: RequestHead) -> tuple[Digest, ...]:
-    """Extension checksum: `Upload-Checksum: sha1 BASE64`."""
+    """Extension checksum: `Upload-Checksum: sha1 BASE64`. HTTP's own field says the same."""
+    digests = fields.content_digests(head)
     value = head.headers.get("Upload-Checksum")
     if value is None:
-        return ()
+        return digests
     algorithm, _, text = value.strip().partition(" ")
     if algorithm not in CHECKSUMS:
         raise BadRequest(f"Upload-Checksum is verified with {', '.join(CHECKSUMS)}, not with {algorithm[:40]!r}.")
     # One of another size is a digest, too: it matches nothing, and tus has its answer for that.
-    return (Digest(algorithm, fields.base64("Upload-Checksum", text.strip())),)
+    return (Digest(algorithm, fields.base64("Upload-Checksum", text.strip())), *digests)
 
 
 def _metadata(head: RequestHead) -> dict[str, str]:
