@@ -23,7 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from streamup.errors import CheckpointError, StateDirectoryError
+from streamup.errors import CheckpointError, StateDirectoryBusy, StateDirectoryError
 from streamup.failpoints import failpoint
 from streamup.layout import Layout
 from streamup.stores import Checksum, ObjectMeta, Receipt, StoredObject
@@ -87,6 +87,17 @@ class Record:
     synced: dict[int, SyncedFile]
 
 
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What a state directory holds on to, here and in the store: the uploads that have something left, the multipart
+    uploads that are theirs, and (key, since when) of those that are being created and have no id yet.
+    """
+
+    uploads: Sequence[str]
+    multiparts: Sequence[str]
+    creating: Sequence[tuple[str, float]]
+
+
 class Checkpoint:
     """The state directory's database. Open it with `Checkpoint.open`; close it with `close`."""
 
@@ -99,12 +110,12 @@ class Checkpoint:
         self._waiting: list[tuple[Transaction, asyncio.Future[Any]]] = []
         self._committing: asyncio.Task[None] | None = None
 
-    async def open(self) -> None:
-        """Open or create the database, and bring it to this version.
+    async def open(self, *, as_it_is: bool = False) -> None:
+        """Open or create the database, and bring it to this version (`as_it_is`: or refuse to).
 
-        Raises `StateDirectoryError`: in use by another process, written by a newer streamup, or damaged.
+        Raises `StateDirectoryError`: in use by another process, of another version, or damaged.
         """
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._open)
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._open, as_it_is)
 
     async def close(self) -> None:
         """Wait for the transactions under way, and let go of the file."""
@@ -226,6 +237,21 @@ class Checkpoint:
         where = "SELECT multipart_id FROM upload WHERE key = ? AND multipart_id IS NOT NULL"
         return await self._ask(lambda db: {row["multipart_id"] for row in db.execute(where, (key,))})
 
+    async def holdings(self) -> Holdings:
+        """Everything that something is left of."""
+        live = ", ".join(f"'{state}'" for state in sorted(LIVE))
+        where = f"state IN ({live}) OR multipart_id IS NOT NULL OR creating IS NOT NULL"
+
+        def question(db: sqlite3.Connection) -> Holdings:
+            rows = db.execute(f"SELECT id, key, creating, multipart_id FROM upload WHERE {where}").fetchall()  # noqa: S608 - as in unfinished
+            return Holdings(
+                [row["id"] for row in rows],
+                [row["multipart_id"] for row in rows if row["multipart_id"] is not None],
+                [(row["key"], row["creating"]) for row in rows if row["creating"] is not None],
+            )
+
+        return await self._ask(question)
+
     async def find(self, upload_id: str) -> Record | None:
         """One upload, whatever its state."""
         return await self._ask(lambda db: next(_records(db, "id = ?", upload_id), None))
@@ -241,17 +267,17 @@ class Checkpoint:
 
     # -- the thread ---------------------------------------------------------------------------------------------
 
-    def _open(self) -> None:
+    def _open(self, as_it_is: bool) -> None:  # noqa: FBT001 - run_in_executor passes no names
         try:
             self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=0)
             try:
-                self._prepare()
+                self._prepare(as_it_is=as_it_is)
             except BaseException:
                 self._db.close()  # a file that is refused is let go of
                 raise
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
-                raise StateDirectoryError(
+                raise StateDirectoryBusy(
                     f"{self._path.parent} is in use by another streamup. Stop it, or choose another --data."
                 ) from error
             raise StateDirectoryError(f"{self._path}: {error}") from error
@@ -261,19 +287,24 @@ class Checkpoint:
                 "with a new --data streamup starts without its unfinished uploads."
             ) from error
 
-    def _prepare(self) -> None:
+    def _prepare(self, *, as_it_is: bool) -> None:
         self._db.row_factory = sqlite3.Row
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
-        self._migrate()
+        self._migrate(as_it_is=as_it_is)
 
-    def _migrate(self) -> None:
+    def _migrate(self, *, as_it_is: bool) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > len(self._migrations):
             raise StateDirectoryError(
                 f"{self._path.parent} was written by a newer streamup (state version {version}, this one knows "
                 f"{len(self._migrations)}). Start that version again; it must finish or cancel its uploads first."
+            )
+        if as_it_is and version < len(self._migrations):
+            raise StateDirectoryError(
+                f"{self._path.parent} was written by an older streamup (state version {version}, this one knows "
+                f"{len(self._migrations)}). Start streamup serve once: it brings the state to this version."
             )
         self._db.execute("BEGIN EXCLUSIVE")  # also takes the lock that refuses a second process
         for number, script in enumerate(self._migrations[version:], version + 1):

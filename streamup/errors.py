@@ -40,7 +40,8 @@ StreamupError
 │       ├── StorePrecondition   412: the condition on the key does not hold
 │       └── StoreConflict       409: another request to the key got in between
 ├── CheckpointError             a commit did not happen; memory must be read again
-├── StateDirectoryError         the state directory is locked, newer than we are, or damaged
+├── StateDirectoryError         the state directory is of another version, or damaged
+│   └── StateDirectoryBusy      another process has it
 └── SpoolError                  a part file could not be written, synced or read: fail closed
 ```
 
@@ -286,6 +287,10 @@ class CheckpointError(StreamupError):
 
 class StateDirectoryError(StreamupError):
     """The state directory cannot be used. The message says what to do."""
+
+
+class StateDirectoryBusy(StateDirectoryError):
+    """Another process has it."""
 
 
 class SpoolError(StreamupError):

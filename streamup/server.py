@@ -18,7 +18,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from aiohttp import http_parser, web
@@ -27,7 +27,7 @@ from multidict import CIMultiDict
 from streamup import answers, forwarded
 from streamup.auth import Authorizer
 from streamup.body import RequestBody
-from streamup.config import Config
+from streamup.config import Config, is_loopback
 from streamup.errors import (
     AlreadyComplete,
     BadRequest,
@@ -177,6 +177,7 @@ class Server:
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/holdings", self._holdings)
         return app
 
     async def _healthz(self, _: web.Request) -> web.Response:
@@ -190,6 +191,19 @@ class Server:
         except (StreamupError, TimeoutError) as error:
             return web.Response(status=503, text=f"not ready: {error or 'the store does not answer'}\n")
         return web.Response(text="ready\n")
+
+    async def _holdings(self, request: web.Request) -> web.Response:
+        """What `streamup sweep` must not touch. For this machine only, and for no page: it names keys and uploads."""
+        if not (is_loopback(request.remote or "") and is_loopback(request.url.host or "")):
+            return web.Response(
+                status=403, text="Ask on the machine that the server runs on, by its loopback address.\n"
+            )
+        try:
+            held = await self._uploads.holdings()
+        except CheckpointError as error:
+            return web.Response(status=503, text=f"{error}\n")
+        place = {"data": str(self._config.data.resolve()), "bucket": self._config.bucket, "prefix": self._config.prefix}
+        return answers.json(place | asdict(held), headers={"Cache-Control": "no-store"})
 
     # -- one request --------------------------------------------------------------------------------------------
 

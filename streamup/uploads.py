@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from weakref import WeakValueDictionary
 
 from streamup.accumulator import Accumulator
-from streamup.checkpoint import Checkpoint
+from streamup.checkpoint import Checkpoint, Holdings
 from streamup.config import Config
 from streamup.errors import (
     AlreadyComplete,
@@ -240,6 +240,10 @@ class Uploads:
         if upload.subject != subject:
             raise _unknown(upload_id)
         return upload
+
+    async def holdings(self) -> Holdings:
+        """What of any upload is left, here and in the store."""
+        return await self._checkpoint.holdings()
 
     async def look_all(self, subject: str) -> list[Upload]:
         """A subject's live uploads, oldest first, then those that ended last."""

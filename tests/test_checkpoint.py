@@ -489,3 +489,28 @@ async def test_a_place_that_is_not_there_is_refused(path):
 async def test_no_shared_memory_is_needed(checkpoint, path):
     await checkpoint.save(make())
     assert {path.name, f"{path.name}-wal"} == {file.name for file in path.parent.iterdir()}
+
+
+async def test_holdings_are_all_that_something_is_left_of(checkpoint):
+    rows = [
+        make("open"),
+        make("parts", multipart_id="m1"),
+        make("creating", key="b", creating=5.0),
+        make("done", state=State.COMPLETE, ended=2.0),
+        make("buried", state=State.CANCELLED, ended=2.0, multipart_id="m2"),
+    ]
+    for row in rows:
+        await checkpoint.save(row)
+    held = await checkpoint.holdings()
+    assert sorted(held.uploads) == ["buried", "creating", "open", "parts"]
+    assert sorted(held.multiparts) == ["m1", "m2"]
+    assert held.creating == [("b", 5.0)]
+
+
+async def test_a_state_of_another_version_can_be_refused_instead_of_changed(path):
+    async with opened(path, migrations=MIGRATIONS[:1]):
+        pass
+    with ThreadPoolExecutor(1) as executor, pytest.raises(StateDirectoryError, match="older streamup"):
+        await Checkpoint(path, executor).open(as_it_is=True)
+    async with opened(path, migrations=MIGRATIONS[:1]):
+        pass

@@ -1339,6 +1339,15 @@ async def test_a_preflight_needs_no_key(start_service):
 # -- the admin listener ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("host", "status"), [("localhost:9464", 200), ("127.0.0.1", 200), ("rebound.example", 403)])
+async def test_holdings_are_for_this_machine_and_for_no_page(service, host, status):
+    client = await Client.connect(service.admin_address)
+    found = await client.ask("GET", "/holdings", headers={"Host": host})
+    client.close()
+    assert found.status == status
+    assert (b"multiparts" in found.body) == (status == 200)
+
+
 async def test_health_and_readiness_are_on_the_admin_listener_only(service):
     async def admin(path: str) -> int:
         client = await Client.connect(service.admin_address)
@@ -1353,7 +1362,7 @@ async def test_health_and_readiness_are_on_the_admin_listener_only(service):
     assert await admin("/readyz") == 503
     assert await admin("/healthz") == 200
     assert await admin("/objects/a") == 404
-    for path in ("/healthz", "/readyz"):
+    for path in ("/healthz", "/readyz", "/holdings"):
         assert (await service.ask("GET", path)).status == 404
 
 
