@@ -1,7 +1,7 @@
 """The command line. `serve` is the only place where the rooms are wired to each other.
 
-Exit codes: 0 done · 1 failed for good · 2 wrong usage or refused configuration · 3 interrupted, and the same command
-goes on.
+Exit codes: 0 done · 1 failed for good · 2 wrong usage or refused configuration · 3 interrupted, or nobody answered:
+the same command may go on.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
-from datetime import UTC, datetime
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,10 +30,21 @@ from click.core import ParameterSource
 
 from streamup.client.remote import Remote, RemoteError, Upload
 from streamup.client.table import human_size, printable, upload_details, uploads_table
-from streamup.config import OPTIONS, Config, Option, build, parse_token, parse_url, read_secret, read_toml
-from streamup.errors import ConfigError, StoreError, StoreUnavailable, StreamupError
+from streamup.config import (
+    OPTIONS,
+    Config,
+    Option,
+    build,
+    parse_duration,
+    parse_token,
+    parse_url,
+    read_secret,
+    read_toml,
+)
+from streamup.errors import AccessDenied, ConfigError, StateDirectoryError, StoreError, StoreUnavailable, StreamupError
 
 if TYPE_CHECKING:
+    from streamup.local import LocalStore
     from streamup.stores.s3 import S3Store
     from streamup.uploader import Uploader
 
@@ -51,6 +63,12 @@ class Failure(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         click.echo(f"error: {printable(self.message)}", file=file, err=file is None)
+
+
+class Refusal(Failure):
+    """It was not begun, because something must be said or set first."""
+
+    exit_code = 2
 
 
 class Interruption(Failure):
@@ -105,12 +123,14 @@ class SecretOption(click.Option):
             raise click.UsageError(str(error), ctx) from error
 
 
-def _parameter(field: str, option: Option) -> click.Option:
+def _parameter(field: str, option: Option, *, hidden: bool = False) -> click.Option:
     """One row of the table in `config.py` as click wants it."""
     kind = SecretOption if option.secret else click.Option
     flag = f"--{option.name}/--no-{option.name}" if option.negatable else f"--{option.name}"
     if option.parse is None:
-        return kind([flag, field], is_flag=True, default=option.default, envvar=option.variable, help=option.help)
+        return kind(
+            [flag, field], is_flag=True, default=option.default, envvar=option.variable, help=option.help, hidden=hidden
+        )
     return kind(
         [flag, field],
         type=Written(option.parse, option.metavar),
@@ -120,6 +140,7 @@ def _parameter(field: str, option: Option) -> click.Option:
         show_default=option.default is not None,
         envvar=option.variable,
         help=option.help,
+        hidden=hidden,
     )
 
 
@@ -186,8 +207,6 @@ def _start_logging(log_format: str) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # It logs a traceback for each malformed request, so anybody could fill the disk. Faults of ours we log ourselves.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
-    # It logs each search for credentials, and a traceback for each that fails. What came of it we say.
-    logging.getLogger("aiobotocore.credentials").setLevel(logging.CRITICAL)
 
 
 # --- serve
@@ -284,10 +303,16 @@ def _state_directory(data: Path) -> Path:
 async def _open_store(config: Config, stack: AsyncExitStack) -> S3Store:
     """The store, and what it can do."""
     from streamup.local import LocalStore  # noqa: PLC0415 - as in _start
-    from streamup.stores.s3 import S3Store  # noqa: PLC0415
 
     local = await stack.enter_async_context(LocalStore(config.data, config.bucket)) if config.local else None
-    store = S3Store(
+    return await stack.enter_async_context(_store(config, local))
+
+
+def _store(config: Config, local: LocalStore | None = None) -> S3Store:
+    """The store that is configured; not entered yet."""
+    from streamup.stores.s3 import S3Store  # noqa: PLC0415 - as in _start
+
+    return S3Store(
         config.bucket,
         config.prefix,
         endpoint_url=local.endpoint_url if local else config.s3_endpoint_url,
@@ -298,8 +323,6 @@ async def _open_store(config: Config, stack: AsyncExitStack) -> S3Store:
         access_key=local.access_key if local else None,
         secret_key=local.secret_key if local else None,
     )
-    await stack.enter_async_context(store)
-    return store
 
 
 async def _ask_store(store: S3Store, uploader: Uploader, stack: AsyncExitStack) -> None:
@@ -404,6 +427,138 @@ main.add_command(
         help=_serve.__doc__,
         params=[_STORE, _CONFIG_FILE, *(_parameter(field, option) for field, option in OPTIONS.items())],
     )
+)
+
+
+# --- commands about a store, with the options of `serve`
+
+
+def _store_command(name: str, callback: Callable[..., None], shown: Sequence[str], *own: click.Parameter) -> None:
+    """A command that takes `serve`'s command line, environment and file as they are, and shows what it looks at."""
+    options = [_parameter(field, option, hidden=field not in shown) for field, option in OPTIONS.items()]
+    params = [_STORE, *own, _CONFIG_FILE, *options]
+    main.add_command(click.Command(name, callback=callback, help=callback.__doc__, params=params))
+
+
+def _store_config(store: str | None, values: Mapping[str, Any]) -> Config:
+    try:
+        config = build(store, values)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    if config.local:
+        raise click.UsageError(
+            "--local has a store of its own, which needs no such care. Name one: s3://BUCKET/PREFIX."
+        )
+    return config
+
+
+_JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON: one line for each row, and one at the end.")
+_DOCTOR_SHOWN = (
+    *("s3_endpoint_url", "s3_path_style", *(field for field, option in OPTIONS.items() if option.per_prefix)),
+    *("checksum", "layout", "expire_seconds", "interrupted", "downloads", "deletes", "cors_origins"),
+)
+
+
+def _doctor(store: str | None, *, as_json: bool, **values: Any) -> None:
+    """Check that s3://BUCKET/PREFIX allows and keeps what streamup needs, and say what to do where it does not.
+
+    Takes the options of `streamup serve`, also those that are not shown here. Writes under one random key,
+    and removes that again. Exit code: 0 everything needed is there, 1 something is missing, 2 wrong usage, 3 the store
+    cannot be asked now.
+    """
+    from streamup.client.doctor import Doctor, as_line, ending, row  # noqa: PLC0415 - as in _start
+
+    config = _store_config(store, values)
+    doctor = Doctor(config, _store, lambda finding: click.echo(as_line(finding) if as_json else row(finding)))
+    problem = None
+    try:
+        asyncio.run(doctor.examine())
+    except StoreUnavailable as error:
+        problem = f"The store cannot be asked now: {error}"
+    except KeyboardInterrupt:
+        problem = "Interrupted."
+    report = doctor.report
+    if as_json:
+        summary = {"healthy": problem is None and report.healthy, "problem": problem}
+        click.echo(
+            json.dumps({**summary, "documents": report.documents, "left_behind": report.left_behind}, default=str)
+        )
+    elif problem is None:
+        click.echo("\n" + ending(report, config))
+    if problem is not None:
+        raise Interruption("\n".join([problem, *report.left_behind]))
+    sys.exit(0 if report.healthy else 1)
+
+
+_store_command("doctor", _doctor, _DOCTOR_SHOWN, _JSON)
+
+_SWEEP_SHOWN = ("s3_endpoint_url", "s3_path_style", "data", "admin_listen")
+_OURS_ALONE = "--prefix-is-ours-alone"
+
+
+def _sweep(
+    store: str | None,
+    *,
+    delete: bool,
+    older_than: float | None,
+    ours_alone: bool,
+    state_is_lost: bool,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """List multipart uploads below s3://BUCKET/PREFIX, and part files in the spool, that no upload knows.
+
+    Takes the options of `streamup serve`, also those that are not shown here. The server may run: then it is asked what
+    it knows. With --delete they are removed. No store can tell whose an unfinished upload is: beside another server, or
+    another program, that stores below the same prefix, that would destroy what they are uploading. Exit code: 0 done,
+    1 something was not removed, 2 wrong usage, or what is ours cannot be known, 3 the store cannot be asked now.
+    """
+    from streamup.client.sweep import Refused, Removal, Sweep  # noqa: PLC0415 - as in _start
+
+    if delete and (older_than is None or not ours_alone):
+        raise click.UsageError(
+            f"--delete goes with --older-than TIME (for example 7d) and with {_OURS_ALONE}: your word that nothing but "
+            "the server of --data stores below this prefix. Another's unfinished uploads look like orphans here."
+        )
+    config = _store_config(store, values)
+    removal = Removal(timedelta(seconds=older_than or 0)) if delete else None
+
+    sweep = Sweep(config, lambda orphan: click.echo(orphan.as_line() if as_json else str(orphan)), removal=removal)
+
+    async def run() -> None:
+        async with _store(config) as opened:
+            await sweep.run(opened, state_is_lost=state_is_lost)
+
+    try:
+        asyncio.run(run())
+    except (Refused, StateDirectoryError) as error:
+        raise Refusal(str(error)) from error
+    except AccessDenied as error:
+        raise Failure(f"{error}. streamup doctor says what to allow.") from error
+    except StoreUnavailable as error:
+        raise Interruption(f"The store cannot be asked now: {error}") from error
+    except KeyboardInterrupt:
+        raise Interruption("Interrupted. What was removed until then is above.") from None
+    except StreamupError as error:
+        raise Failure(str(error)) from error
+    click.echo(json.dumps(asdict(sweep.summary)) if as_json else f"\n{sweep.summary}", err=not as_json)
+    sys.exit(1 if sweep.summary.left else 0)
+
+
+_store_command(
+    "sweep",
+    _sweep,
+    _SWEEP_SHOWN,
+    click.Option(["--delete"], is_flag=True, help="Remove them."),
+    click.Option(
+        ["--older-than"],
+        type=Written(parse_duration, "TIME"),
+        metavar="TIME",
+        help="With --delete: none that is younger.",
+    ),
+    click.Option([_OURS_ALONE, "ours_alone"], is_flag=True, help="With --delete: your word for it."),
+    click.Option(["--state-is-lost"], is_flag=True, help="The state directory is gone for good: no upload is known."),
+    _JSON,
 )
 
 

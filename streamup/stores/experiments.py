@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +25,7 @@ from streamup.errors import (
     BadDigest,
     InvalidPart,
     NoSuchMultipart,
+    NoSuchObject,
     StoreError,
     StorePrecondition,
     StoreRefused,
@@ -97,7 +98,7 @@ COMPLETE = Permission(
 )
 HEAD = Permission("head", "HeadObject", ("s3:GetObject",), "an answer that was lost cannot be settled", after=PUT.name)
 GET = Permission(
-    "get", "GetObject", ("s3:GetObject",), "downloads (--downloads), streamup get and verify", PUT.name, starts=False
+    "get", "GetObject", ("s3:GetObject",), "downloads (--downloads), streamup get and verify", HEAD.name, starts=False
 )
 DELETE = Permission(
     "delete",
@@ -141,9 +142,10 @@ class Trial:
     known: StoreProfile
     key: str
     path: Path
-    multiparts: set[str] = field(default_factory=set)
-    """Begun, and not known to have ended."""
+    multiparts: dict[str, str] = field(default_factory=dict)
+    """Those begun and not known to have ended, and their keys."""
     _multipart_id: str = ""
+    _written: bool = False
 
     # -- permissions --------------------------------------------------------------------------------------------
 
@@ -159,6 +161,7 @@ class Trial:
             (LIST_MULTIPARTS, self._list_multiparts),
             (PUT, self.put),
             (HEAD, self._head),
+            (GET, self._get),
             (CREATE, self._create),
             (PART, self._put_part),
             (LIST_PARTS, self._list_parts),
@@ -173,7 +176,8 @@ class Trial:
         self.store.adopt(everything)
 
     async def put(self) -> None:
-        await self.store.put_object(self.key, self._body(), self._meta())
+        self.ask_for(NEITHER)
+        await self._put(self._meta())
 
     async def _head(self) -> None:
         await self.store.head(self.key)
@@ -192,12 +196,19 @@ class Trial:
 
     async def _abort(self) -> None:
         await self.store.abort_multipart(self.key, self._multipart_id)
-        self.multiparts.discard(self._multipart_id)
+        del self.multiparts[self._multipart_id]
 
     async def _complete(self) -> None:
         multipart_id = await self._begin(self._meta())
         receipt = await self.store.put_part(self.key, multipart_id, 1, self._body())
         await self._join(multipart_id, [receipt], self._meta())
+
+    async def _get(self) -> None:
+        stored = await self.store.head(self.key)
+        if stored is None:
+            raise NoSuchObject(f"The object {self.key} that was put just now is not there.")
+        async for _ in self.store.read(self.key, 0, stored.size, stored.etag):
+            pass
 
     async def _delete(self) -> None:
         await self.store.delete(self.key)
@@ -207,7 +218,9 @@ class Trial:
         for a moment in a class of storage that is paid for by the month.
         """
         key = prefix + self.key
-        await self.store.abort_multipart(key, await self.store.create_multipart(key, self._meta()))
+        multipart_id = await self._begin(self._meta(), key)
+        await self.store.abort_multipart(key, multipart_id)
+        del self.multiparts[multipart_id]
 
     # -- checksums and conditions -------------------------------------------------------------------------------
 
@@ -227,7 +240,8 @@ class Trial:
         return Compared.YES
 
     async def compares_content_md5(self) -> bool:
-        return await self.store.checks_content_md5(self.key)
+        with self._writing():
+            return await self.store.checks_content_md5(self.key)
 
     async def _is_refused(self, multipart_id: str, wrong: PartBody) -> bool:
         try:
@@ -238,17 +252,15 @@ class Trial:
 
     async def conditional_put(self) -> bool:
         """Whether `If-None-Match: *` protects an object, when it is put over."""
-        self.ask_for(NEITHER)
         await self.put()
         try:
-            await self.store.put_object(self.key, self._body(), self._meta(new=True))
+            await self._put(self._meta(new=True))
         except StoreRefused as error:
             return isinstance(error, StorePrecondition)
         return False
 
     async def conditional_complete(self) -> bool:
         """Whether `If-None-Match: *` protects an object, when a multipart upload to its key is completed."""
-        self.ask_for(NEITHER)
         await self.put()
         meta = self._meta(new=True)
         try:
@@ -329,42 +341,57 @@ class Trial:
 
     async def clean(self) -> list[str]:
         """Abort what is unfinished, delete the object. Returns a sentence for each thing that stays, or may stay."""
-        with suppress(StoreError):  # a creation whose answer was lost; MinIO lists those of an exact key only
-            self.multiparts |= {
-                found.multipart_id async for found in self.store.list_multiparts(self.key) if found.key == self.key
-            }
+        with suppress(StoreError):  # a creation whose answer was lost
+            async for found in self.store.list_multiparts(self.key):
+                self.multiparts[found.multipart_id] = found.key
         place = f"{self.store.prefix}{self.key}"
         remarks = [
-            f"The multipart upload {multipart_id} of {place} may have stayed behind: {error}"
-            for multipart_id in sorted(self.multiparts)
-            if (error := await self._left(multipart_id))
+            f"The multipart upload {multipart_id} of {self.store.prefix}{key} may have stayed behind: {error}"
+            for multipart_id, key in self.multiparts.items()
+            if (error := await self._left(key, multipart_id))
         ]
         try:
-            await self.store.delete(self.key)
+            if self._written:
+                await self.store.delete(self.key)
         except AccessDenied:
             remarks.append(f"The object {place} stays: these credentials lack s3:DeleteObject.")
         except StoreError as error:
             remarks.append(f"The object {place} may have stayed behind: {error}")
         return remarks
 
-    async def _left(self, multipart_id: str) -> StoreError | None:
+    async def _left(self, key: str, multipart_id: str) -> StoreError | None:
         try:
-            await self.store.abort_multipart(self.key, multipart_id)
+            await self.store.abort_multipart(key, multipart_id)
         except StoreError as error:
             return error
         return None
 
-    async def _begin(self, meta: ObjectMeta) -> str:
-        multipart_id = await self.store.create_multipart(self.key, meta)
-        self.multiparts.add(multipart_id)
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """There is an object from now on, or may be, unless the store says no."""
+        before, self._written = self._written, True
+        try:
+            yield
+        except (AccessDenied, StoreRefused):
+            self._written = before
+            raise
+
+    async def _put(self, meta: ObjectMeta) -> None:
+        with self._writing():
+            await self.store.put_object(self.key, self._body(), meta)
+
+    async def _begin(self, meta: ObjectMeta, key: str = "") -> str:
+        multipart_id = await self.store.create_multipart(key or self.key, meta)
+        self.multiparts[multipart_id] = key or self.key
         return multipart_id
 
     async def _join(self, multipart_id: str, receipts: Sequence[Receipt], meta: ObjectMeta) -> None:
         crc = 0
         for receipt in receipts:
             crc = checksums.combine_crc64nvme(crc, receipt.crc64nvme, receipt.size)
-        await self.store.complete_multipart(self.key, multipart_id, receipts, meta, crc)
-        self.multiparts.discard(multipart_id)
+        with self._writing():
+            await self.store.complete_multipart(self.key, multipart_id, receipts, meta, crc)
+        self.multiparts.pop(multipart_id, None)
 
     def _body(self, checksum: Checksum = Checksum.CRC64NVME) -> PartBody:
         sha256 = hashlib.sha256(CONTENT).digest() if checksum is Checksum.SHA256 else None
