@@ -207,6 +207,8 @@ def _start_logging(log_format: str) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # It logs a traceback for each malformed request, so anybody could fill the disk. Faults of ours we log ourselves.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    # It logs each search for credentials, and a traceback for each that fails. What came of it we say.
+    logging.getLogger("aiobotocore.credentials").setLevel(logging.CRITICAL)
 
 
 # --- serve

@@ -1,4 +1,4 @@
-"""Any store that speaks S3. The only module that knows aiobotocore, and no exception of its leaves it.
+"""Any store that speaks S3. With `credentials` the only module that knows aiobotocore; no exception of its leaves it.
 
 - Every call is one attempt, with a deadline of its own: `read_timeout` does not cover the sending of a body, and a
   store that stops reading would hold the call for ever. When to try again is the uploader's decision.
@@ -48,7 +48,6 @@ from streamup.stores.refusals import refusal
 # botocore looks at it while it is imported. Its other signer, in awscrt, copies a body that is `bytes`.
 os.environ.setdefault("BOTO_DISABLE_CRT", "true")
 from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
-from aiobotocore.credentials import AioCredentials  # type: ignore[import-untyped]
 from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 from botocore.exceptions import (  # type: ignore[import-untyped]
     BotoCoreError,
@@ -59,6 +58,8 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
     PartialCredentialsError,
 )
 from botocore.handlers import add_expect_header  # type: ignore[import-untyped]
+
+from streamup.stores.credentials import RENEW_SECONDS, CredentialChain
 
 CONTROL_CONNECTIONS = 16
 CHECKSUM_TYPES = {Checksum.CRC64NVME: "FULL_OBJECT", Checksum.SHA256: "COMPOSITE"}
@@ -121,7 +122,7 @@ class S3Store:
         self.objects = objects
         self._parallel_parts = parallel_parts
         self._keys = (access_key, secret_key) if access_key and secret_key else None
-        self._chain = _CredentialChain()
+        self._chain = CredentialChain()
         self._stack = AsyncExitStack()
         self._parts: Any = None  # the clients' operations are called by name, with None left out: no typed client fits
         self._control: Any = None
@@ -143,6 +144,7 @@ class S3Store:
             session.set_credentials(*self._keys)
         else:
             session.register_component("credential_provider", self._chain)
+            self._stack.callback(self._chain.close)
         self._parts = await self._client(session, self._endpoint_url, self._parallel_parts)
         self._control = await self._client(session, self._endpoint_url, CONTROL_CONNECTIONS)
         self._require_private_way(self._control.meta.endpoint_url)
@@ -380,7 +382,7 @@ class S3Store:
 
     async def presign_get(self, key: str, seconds: int) -> str:
         target = {"Bucket": self.bucket, "Key": self.prefix + key}
-        async with _translated("presign", self.deadlines.control):  # credentials may have to be fetched
+        async with self._signed("presign", self.deadlines.control):  # credentials may have to be fetched
             url: str = await self._presigner.generate_presigned_url("get_object", Params=target, ExpiresIn=seconds)
             return url
 
@@ -436,12 +438,21 @@ class S3Store:
     async def _call(self, operation: str, seconds: float, client: Any = None, **arguments: Any) -> dict[str, Any]:
         """One attempt at an operation (botocore's name) within a deadline. Arguments that are None are left out."""
         given = {name: value for name, value in arguments.items() if value is not None}
+        async with self._signed(operation, seconds):
+            answer: dict[str, Any] = await getattr(client or self._control, operation)(Bucket=self.bucket, **given)
+            return answer
+
+    @asynccontextmanager
+    async def _signed(self, operation: str, seconds: float) -> AsyncIterator[None]:
+        """A call that needs credentials. If they are refused, the next one looks for others."""
         try:
             async with _translated(operation, seconds):
-                answer: dict[str, Any] = await getattr(client or self._control, operation)(Bucket=self.bucket, **given)
-                return answer
+                yield
         except CredentialsExpired:
             self._chain.forget()
+            raise
+        except AccessDenied:  # a HEAD does not say what it is about: an access key may have been replaced
+            self._chain.forget(older_than=RENEW_SECONDS)
             raise
 
     async def _send(
@@ -492,30 +503,6 @@ class S3Store:
             "ETag": receipt.etag,
             **self._checksum(checksum, receipt.crc64nvme, receipt.sha256),
         }
-
-
-class _CredentialChain(AioCredentials):  # type: ignore[misc]  # aiobotocore ships no types
-    """The usual AWS chain, asked anew after the store has called its credentials expired: botocore renews by itself
-    only those whose end it was told.
-    """
-
-    def __init__(self) -> None:
-        super().__init__("", "")
-        self._found: Any = None
-
-    async def load_credentials(self) -> Self:
-        """What a session's credential_provider is asked for."""
-        return self
-
-    async def get_frozen_credentials(self) -> Any:
-        if self._found is None:
-            self._found = await AioSession().get_credentials()
-        if self._found is None:
-            raise NoCredentialsError
-        return await self._found.get_frozen_credentials()
-
-    def forget(self) -> None:
-        self._found = None
 
 
 @asynccontextmanager
