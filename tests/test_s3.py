@@ -14,7 +14,7 @@ from wire import ALL, Wire, answer, deaf, error, reset, silent, store_at
 from streamup import errors
 from streamup.object_options import ObjectOptions, ObjectRules
 from streamup.stores import NO_KEY, Checksum, ObjectMeta, PartBody, Receipt
-from streamup.stores.part_reader import PartReader
+from streamup.stores.part_reader import SLICE, PartReader
 from streamup.stores.profiles import PROFILES, UNKNOWN, recognise
 from streamup.stores.s3 import Deadlines
 
@@ -106,6 +106,27 @@ async def test_a_damaged_part_file_gets_no_content_md5(store, wire, body):
     with pytest.raises(errors.SpoolError, match="not what was received"):
         await store.put_part("k", "m", 1, replace(body(b"abc"), crc64nvme=7))
     assert wire.requests == []
+
+
+@pytest.mark.parametrize("profile", [ALL, replace(UNKNOWN, content_md5=False)], ids=lambda profile: profile.name)
+@pytest.mark.parametrize("size", [1, SLICE, SLICE + 1, 3 * SLICE + 5])
+async def test_a_damaged_part_file_does_not_reach_a_store_that_would_not_notice(wire, body, profile, size):
+    """Its last slice is missing, and the connection is cut; of one slice nothing is sent, not even the head."""
+    checksum = Checksum.NONE if profile is ALL else Checksum.CRC64NVME
+    arrived = asyncio.get_running_loop().create_future()
+
+    async def count(reader, _):
+        arrived.set_result(len(await reader.read(-1)))
+
+    part = body(bytes(size), checksum)
+    async with store_at(wire, profile=profile) as store:
+        if size > SLICE:
+            wire.answers.append(count)
+        with pytest.raises(errors.SpoolError, match="not what was received"):
+            await store.put_part("k", "m", 1, replace(part, crc64nvme=part.crc64nvme ^ 1))
+        assert (await arrived if size > SLICE else len(wire.requests)) == (size - 1) // SLICE * SLICE
+        await store.put_part("k", "m", 1, part)
+    assert len(wire.requests[-1].body) == size
 
 
 async def test_everything_about_the_object_is_said_at_creation(wire, body):

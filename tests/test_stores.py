@@ -44,6 +44,11 @@ LAX = {
         "a_part_with_a_wrong_sha256_is_refused": "checksums are not compared",
         "a_wrong_checksum_of_the_whole_is_refused": "checksums are not compared",
         "an_object_with_a_wrong_checksum_is_refused": "checksums are not compared",
+        "an_object_with_a_wrong_sha256_replaces_nothing": "checksums are not compared",
+        "a_part_with_the_checksum_of_another_is_refused_at_the_end": "checksums are not compared",
+        "a_part_with_the_sha256_of_another_is_refused_at_the_end": "checksums are not compared",
+        "a_missing_last_part_is_refused": "checksums are not compared",
+        "a_part_that_is_named_twice_is_refused": "once is enough",
         "a_part_with_another_kind_of_checksum_is_refused": "any kind is taken",
         "parts_out_of_order_are_refused": "they are sorted",
         "a_missing_part_is_refused": "the parts that are there are joined",
@@ -169,6 +174,23 @@ async def test_an_object_with_a_wrong_checksum_is_refused(store, body):
     with pytest.raises(BadDigest):
         await store.put_object("k", replace(body(b"abc"), crc64nvme=7), META)
     assert await store.head("k") is None
+
+
+async def test_an_object_with_a_wrong_sha256_replaces_nothing(store, body):
+    await store.put_object("k", body(b"first"), META)
+    damaged = replace(body(b"abc", Checksum.SHA256), sha256=bytes(32))
+    with pytest.raises(BadDigest):
+        await store.put_object("k", damaged, replace(META, checksum=Checksum.SHA256))
+    assert await content(store, "k") == b"first"
+
+
+@pytest.mark.parametrize("size", [3, 1_000_000])
+async def test_a_part_file_that_has_changed_replaces_nothing(store, body, size):
+    await store.put_object("k", body(b"first"), META)
+    changed = replace(body(bytes(size), Checksum.NONE), crc64nvme=7)
+    with pytest.raises(SpoolError):
+        await store.put_object("k", changed, replace(META, checksum=Checksum.NONE))
+    assert await content(store, "k") == b"first"
 
 
 @pytest.mark.parametrize("key", ["über/naïve ключ 鍵.bin", "a+b &c=d?e#f%20g", "dots../..x", "a//b"])
@@ -349,6 +371,25 @@ async def test_a_part_with_a_wrong_sha256_is_refused(store, body):
         await store.put_part("k", multipart_id, 1, replace(body(b"abc", Checksum.SHA256), sha256=bytes(32)))
 
 
+@pytest.mark.parametrize("size", [3, 1_000_000])
+async def test_a_part_file_that_has_changed_never_becomes_a_part(store, body, size):
+    meta = replace(META, checksum=Checksum.NONE)
+    multipart_id = await store.create_multipart("k", meta)
+    part = body(bytes(size), Checksum.NONE)
+    with pytest.raises(SpoolError):
+        await store.put_part("k", multipart_id, 1, replace(part, crc64nvme=7))
+    assert await store.list_parts("k", multipart_id) == []
+    receipt = await store.put_part("k", multipart_id, 1, part)
+    await store.complete_multipart("k", multipart_id, [receipt], meta, None)
+    assert await content(store, "k") == bytes(size)
+
+
+async def test_a_part_without_a_place_is_refused(store, body):
+    multipart_id = await store.create_multipart("k", META)
+    with pytest.raises(StoreRefused):
+        await store.put_part("k", multipart_id, 0, body(b"abc"))
+
+
 async def test_a_part_with_another_kind_of_checksum_is_refused(store, body):
     multipart_id = await store.create_multipart("k", META)
     with pytest.raises(StoreRefused):
@@ -374,6 +415,55 @@ async def test_a_missing_part_is_refused(store, body):
     multipart_id, receipts = await send(store, "k", [body(data), body(data), body(data)])
     with pytest.raises(InvalidPart):
         await store.complete_multipart("k", multipart_id, receipts[::2], META, checksums.crc64nvme(data + data))
+
+
+async def test_a_missing_last_part_is_refused(store, body):
+    """By the checksum of the whole."""
+    data = full(store)
+    multipart_id, receipts = await send(store, "k", [body(data), body(b"the end")])
+    with pytest.raises(BadDigest):
+        await store.complete_multipart("k", multipart_id, receipts[:1], META, checksums.crc64nvme(data + b"the end"))
+    assert await store.head("k") is None
+
+
+async def test_a_part_that_is_named_twice_is_refused(store, body):
+    data = full(store)
+    multipart_id, (receipt,) = await send(store, "k", [body(data)])
+    with pytest.raises((BadDigest, InvalidPart)):
+        await store.complete_multipart("k", multipart_id, [receipt] * 2, META, checksums.crc64nvme(data + data))
+    assert await store.head("k") is None
+
+
+async def test_a_part_with_the_checksum_of_another_is_refused_at_the_end(store, body):
+    multipart_id, (receipt,) = await send(store, "k", [body(b"abc")])
+    with pytest.raises((BadDigest, InvalidPart)):
+        await store.complete_multipart(
+            "k", multipart_id, [replace(receipt, crc64nvme=7)], META, checksums.crc64nvme(b"abc")
+        )
+    assert await store.head("k") is None
+
+
+async def test_a_part_with_the_sha256_of_another_is_refused_at_the_end(store, body):
+    meta = replace(META, checksum=Checksum.SHA256)
+    multipart_id, (receipt,) = await send(store, "k", [body(b"abc", Checksum.SHA256)], meta)
+    with pytest.raises((BadDigest, InvalidPart)):
+        await store.complete_multipart("k", multipart_id, [replace(receipt, sha256=bytes(32))], meta, None)
+
+
+async def test_the_part_of_another_upload_is_refused(store, body):
+    theirs, (receipt,) = await send(store, "k", [body(b"theirs")])
+    ours, _ = await send(store, "k", [body(b"ours")])
+    with pytest.raises(InvalidPart):
+        await store.complete_multipart("k", ours, [receipt], META, receipt.crc64nvme)
+    await store.complete_multipart("k", theirs, [receipt], META, receipt.crc64nvme)
+    assert await content(store, "k") == b"theirs"
+
+
+async def test_no_parts_are_no_object(store):
+    multipart_id = await store.create_multipart("k", META)
+    with pytest.raises(StoreRefused):
+        await store.complete_multipart("k", multipart_id, [], META, 0)
+    assert await store.head("k") is None
 
 
 async def test_a_part_that_was_never_sent_is_refused(store, body):

@@ -32,11 +32,16 @@ class PartReader:
     Measured with 8 MiB parts over loopback, CPU-s/GiB of the whole request: this 0.5-0.7; slices read in threads
     0.7-1.0; the part as `bytes` 0.8-1.1; `sendfile` from an aiohttp payload 0.45-0.53, but without TLS and uvloop only.
     `failure` is what went wrong with the file: aiohttp wraps it beyond recognition on its way to us.
+
+    `compare`: no checksum goes with the body by which the store would refuse it. So its CRC64NVME is compared here with
+    that of what came off the socket, before the last slice goes out: a body without its end has no effect anywhere.
+    Measured with 8 MiB parts: 0.025 CPU-s/GiB.
     """
 
-    def __init__(self, body: PartBody) -> None:
+    def __init__(self, body: PartBody, *, compare: bool = False) -> None:
         self._path = body.path or NOTHING
         self._size = body.size
+        self._expected = body.crc64nvme if compare else None
         self._file: FileIO
         self.failure: SpoolError | None = None
 
@@ -56,6 +61,7 @@ class PartReader:
         return self._size
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        crc = 0
         for start in range(0, self._size, SLICE):
             end = min(start + SLICE, self._size)
             try:
@@ -71,6 +77,11 @@ class PartReader:
             if len(data) < end - start:
                 self.failure = SpoolError(f"The part file {self._path} ends before byte {end}.")
                 raise self.failure
+            if self._expected is not None:
+                crc = checksums.crc64nvme(data, crc)
+                if end == self._size and crc != self._expected:
+                    self.failure = _changed(self._path)
+                    raise self.failure
             yield data
 
     def _cached(self, position: int) -> bool:
@@ -111,8 +122,12 @@ def content_md5(body: PartBody) -> str:
     except OSError as error:
         raise SpoolError(f"The part file {body.path} cannot be read: {error}") from error
     if crc != body.crc64nvme:
-        raise SpoolError(f"The part file {body.path} is not what was received: its CRC64NVME differs.")
+        raise _changed(body.path)
     return base64_of(digest.digest())
+
+
+def _changed(path: Path | None) -> SpoolError:
+    return SpoolError(f"The part file {path} is not what was received: its CRC64NVME differs.")
 
 
 def base64_of(digest: bytes) -> str:

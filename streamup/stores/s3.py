@@ -461,7 +461,7 @@ class S3Store:
         """An operation with a body, confirmed by ETag and checksum. `SpoolError` if the part file is to blame."""
         if body.checksum is Checksum.CRC64NVME and not checksum and self.profile.content_md5:
             checksum = {"ContentMD5": await asyncio.to_thread(content_md5, body)}
-        with PartReader(body) as reader:
+        with PartReader(body, compare=not checksum) as reader:
             try:
                 answer = await self._call(
                     operation,
