@@ -83,13 +83,18 @@ def offset_of(server: Server, key: str, ledger: Ledger, size: int) -> int:
     return offset
 
 
+def whole(body: bytes) -> dict[str, str]:
+    """What the object must be, said with every request: no kill may lose the hash that runs over it."""
+    return {"Repr-Digest": f"sha-256=:{base64.b64encode(hashlib.sha256(body).digest()).decode()}:"}
+
+
 def send_ranges(server: Server, key: str, body: bytes, ledger: Ledger) -> None:
     """`Content-Range` after `Content-Range`, each where the offset is; the last one completes."""
     while (offset := offset_of(server, key, ledger, len(body))) < len(body):
         end = next((cut for cut in CUTS if offset < cut < len(body)), len(body))
-        whole = len(body) if end == len(body) else "*"
-        where = {"Content-Range": f"bytes {offset}-{end - 1}/{whole}"}
-        answer = server.ask("PUT", f"/objects/{key}", where, body[offset:end])
+        total = len(body) if end == len(body) else "*"
+        where = {"Content-Range": f"bytes {offset}-{end - 1}/{total}"}
+        answer = server.ask("PUT", f"/objects/{key}", where | whole(body), body[offset:end])
         assert answer.status == (201 if end == len(body) else 308), answer
         ledger.announced, ledger.done = end, end == len(body)
     confirm(server, key, ledger, len(body))
@@ -101,7 +106,7 @@ def send_stream(server: Server, key: str, body: bytes, ledger: Ledger) -> None:
     if not ledger.done and (offset < len(body) or server.open_upload(key)):
         pieces = (body[start : start + 200_000] for start in range(offset, len(body), 200_000))
         where = {"Content-Range": f"bytes {offset}-*/*"} if server.open_upload(key) else {}
-        answer = server.ask("PUT", f"/objects/{key}", where, pieces)
+        answer = server.ask("PUT", f"/objects/{key}", where | whole(body), pieces)
         assert answer.status in {201, 404, 423}, answer  # the last two: it was sealed already
         ledger.done = answer.status == 201
     confirm(server, key, ledger, len(body))
@@ -112,7 +117,7 @@ def send_small(server: Server, key: str, body: bytes, ledger: Ledger) -> None:
     offset = offset_of(server, key, ledger, MIB)
     if offset < MIB:
         where = {"Content-Range": f"bytes {offset}-{MIB - 1}/{MIB}"}
-        assert server.ask("PUT", f"/objects/{key}", where, body[offset:MIB]).status == 201
+        assert server.ask("PUT", f"/objects/{key}", where | whole(body[:MIB]), body[offset:MIB]).status == 201
     confirm(server, key, ledger, MIB)
 
 
@@ -230,7 +235,8 @@ def killed_at(serve: Fresh, bucket: Bucket, failpoint: str, send: Send) -> bool:
     size = MIB if send in {send_small, send_and_wait} else len(BODY)
     if send is send_nothing:
         server.start()
-        server.ask("PUT", f"/objects/{KEY}", {"Content-Range": f"bytes 0-{CUTS[1] - 1}/*"}, BODY[: CUTS[1]])
+        where = {"Content-Range": f"bytes 0-{CUTS[1] - 1}/*"}
+        server.ask("PUT", f"/objects/{KEY}", where | whole(BODY), BODY[: CUTS[1]])
         server.kill()
     server.spawn(failpoint)
     if server.answers():
@@ -245,8 +251,8 @@ def killed_at(serve: Fresh, bucket: Bucket, failpoint: str, send: Send) -> bool:
             check_received(server, evidence)
         send(server, KEY, BODY, ledger)
     server.until_quiet()
-    whole = None if send is send_and_give_up else BODY[:size]
-    assert digest(bucket.read(prefix_of(server) + KEY)) == digest(whole)
+    expected = None if send is send_and_give_up else BODY[:size]
+    assert digest(bucket.read(prefix_of(server) + KEY)) == digest(expected)
     until(lambda: not bucket.multiparts(prefix_of(server)), what="no multipart upload left in the store")
     server.kill()
     return killed

@@ -286,7 +286,7 @@ async def test_head_tells_of_an_open_upload_and_of_the_object_beneath_it(service
     alone = await service.ask("HEAD", "/objects/a")
     await service.ask("PUT", "/objects/a?interrupted=new", b"elsewhere")
     assert service.data("a") is None
-    service.store._store("a", b"before", service.store.objects["a-1"].meta, {})
+    service.store._store("a", b"before", b"before", service.store.objects["a-1"].meta)
     both = await service.ask("HEAD", "/objects/a")
     for answer in (alone, both):
         assert (answer.status, answer.offset) == (200, len(START))
