@@ -36,7 +36,6 @@ class _Hash(Protocol):
     def state(self) -> bytes | None: ...
     def update(self, data: bytes, /) -> object: ...
     def digest(self) -> bytes: ...
-    def copy(self) -> _Hash: ...
 
 
 class _Crc:
@@ -55,9 +54,6 @@ class _Crc:
 
     def digest(self) -> bytes:
         return self._value.to_bytes(SIZES[self._algorithm], "big")
-
-    def copy(self) -> Self:
-        return type(self)(self._algorithm, self.state)
 
 
 class _Exported:
@@ -78,11 +74,8 @@ class _Exported:
 
     def digest(self) -> bytes:
         digest = ctypes.create_string_buffer(SIZES[self._algorithm])
-        self._call("Final", digest, self.copy()._context)  # noqa: SLF001 - of its own kind; Final destroys it
+        self._call("Final", digest, ctypes.create_string_buffer(self.state, CONTEXT_BYTES))  # it destroys the context
         return digest.raw
-
-    def copy(self) -> Self:
-        return type(self)(self._algorithm, self.state)
 
     def _call(self, function: str, *arguments: Any) -> None:
         if not getattr(LIBRARY, f"{PREFIX}{self._algorithm.upper()}_{function}")(*arguments):
@@ -94,12 +87,9 @@ class _Kept:
 
     state = None
 
-    def __init__(self, running: Any) -> None:
-        self._running = running
+    def __init__(self, algorithm: str) -> None:
+        running = hashlib.new(algorithm, usedforsecurity=False)
         self.update, self.digest = running.update, running.digest
-
-    def copy(self) -> Self:
-        return type(self)(self._running.copy())
 
 
 def _library() -> tuple[ctypes.CDLL | None, str]:
@@ -139,9 +129,6 @@ class Hashes:
         for running in self._running.values():
             running.update(data)
 
-    def copy(self) -> Self:
-        return type(self)({name: running.copy() for name, running in self._running.items()}, self.position)
-
     @property
     def state(self) -> str | None:
         """To be given to `resumed`; None if one of them cannot be saved."""
@@ -161,4 +148,4 @@ def _saveable(name: str) -> bool:
 def _hash(name: str, state: bytes = b"") -> _Hash:
     if name in _CRCS:
         return _Crc(name, state)
-    return _Exported(name, state) if LIBRARY is not None else _Kept(hashlib.new(name, usedforsecurity=False))
+    return _Exported(name, state) if LIBRARY is not None else _Kept(name)
