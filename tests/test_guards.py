@@ -11,10 +11,12 @@ from base64 import b64encode
 import pytest
 from awscrt import checksums
 from conftest import BODY, PART_BYTES
+from fake_store import DROP
 from raw_client import CHUNKED, EXPECT, LAST_CHUNK, chunk, eventually, head, place, refused
 from test_resumable import OCTETS, TUS, ietf
 
 from streamup import hashes
+from streamup.errors import StoreUnavailable
 from streamup.stores import Checksum
 
 pytestmark = pytest.mark.usefixtures("impatient")
@@ -318,3 +320,24 @@ async def test_bytes_that_changed_in_the_spool_are_not_hashed_as_if_they_had_com
     refused(await client.answer(), 410)
     assert "not those that came off the socket" in (await service.document("a"))["reason"]
     assert (1, {}) == (service.store.calls["put_part"], service.store.objects), "and they are not even sent"
+
+
+async def test_an_object_whose_completion_was_in_doubt_is_not_judged_again_by_bytes_that_are_gone(
+    start_service, tmp_path
+):
+    """The store has the object, its answer is lost, and so is the spool, with the power."""
+    service = await start_service()
+    service.store.fail("put_object", DROP)
+    service.store.fail("head", None, *[StoreUnavailable] * 50)  # the first one is asked before the object is put
+    client = await service.connect()
+    await client.send(head("PUT", "/objects/a", {"Content-Length": "4"} | guard("Content-MD5", b"body")) + b"body")
+    await eventually(lambda: service.data("a"))
+    directory, store = service.killed(tmp_path / "killed"), service.store
+    await service.stop()
+    for path in (directory / "spool").iterdir():
+        path.unlink()
+    store._faults.clear()
+    service = await start_service(store=store, data=directory, boot_id="another boot")
+    assert (await service.becomes("a", state="complete"))["object"]["digest"] == {
+        "md5": text(hashlib.md5(b"body").digest())
+    }
