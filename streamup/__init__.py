@@ -30,7 +30,7 @@ The map
 `answers`          outcomes and errors as responses: one table error → status
 `auth`, `config`   who may do what; what the operator decides
 `local`            the embedded store of `serve --local`
-`client/`          what the command line does against a server, or a store
+`client/`          what the command line does against a server or a store: look, download, compare
 `cli`              wires the above; nothing else does
 `failpoints`       named places where a test may kill the process
 =================  ==============================================================================================

@@ -66,8 +66,13 @@ def stored_object(stored: StoredObject) -> web.Response:
     headers = {"ETag": stored.etag, "Upload-Complete": "?1", "Upload-Offset": str(stored.size)}
     headers["Cache-Control"] = "no-store"
     headers |= {f"x-amz-checksum-{name}": value for name, value in stored.checksums.items()}
-    if stored.content_type:
-        headers["Content-Type"] = stored.content_type
+    told = {
+        "Content-Type": stored.content_type,
+        # Who verifies a download must know which of the values are made of the bytes, and how.
+        "x-amz-checksum-type": stored.checksum_type,
+        "x-amz-server-side-encryption": stored.encryption,
+    }
+    headers |= {name: value for name, value in told.items() if value}
     return web.Response(headers=headers | {"Content-Length": str(stored.size)})
 
 

@@ -16,7 +16,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
@@ -28,6 +28,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from streamup.client.progress import CLEAR, choose
+from streamup.client.proof import Finding, Verdict, conclude
+from streamup.client.reading import PARALLEL
 from streamup.client.remote import Remote, RemoteError, Upload
 from streamup.client.table import human_size, printable, upload_details, uploads_table
 from streamup.config import (
@@ -41,9 +44,19 @@ from streamup.config import (
     read_secret,
     read_toml,
 )
-from streamup.errors import AccessDenied, ConfigError, StateDirectoryError, StoreError, StoreUnavailable, StreamupError
+from streamup.errors import (
+    AccessDenied,
+    ConfigError,
+    Different,
+    Interrupted,
+    StateDirectoryError,
+    StoreError,
+    StoreUnavailable,
+    StreamupError,
+)
 
 if TYPE_CHECKING:
+    from streamup.client.transfer import Way
     from streamup.local import LocalStore
     from streamup.stores.s3 import S3Store
     from streamup.uploader import Uploader
@@ -567,6 +580,15 @@ _store_command(
 # --- commands against a running server
 
 
+_token_option = click.option(
+    "--token",
+    cls=SecretOption,
+    type=Written(parse_token, "TOKEN"),
+    envvar="STREAMUP_TOKEN",
+    help="Credential. A command line is visible to other users: better STREAMUP_TOKEN or STREAMUP_TOKEN_FILE.",
+)
+
+
 def _remote_options(command: Callable[..., None]) -> Callable[..., None]:
     server = click.option(
         "--server",
@@ -577,14 +599,7 @@ def _remote_options(command: Callable[..., None]) -> Callable[..., None]:
         envvar="STREAMUP_SERVER",
         help="The streamup server.",
     )
-    token = click.option(
-        "--token",
-        cls=SecretOption,
-        type=Written(parse_token, "TOKEN"),
-        envvar="STREAMUP_TOKEN",
-        help="Credential. A command line is visible to other users: better STREAMUP_TOKEN or STREAMUP_TOKEN_FILE.",
-    )
-    return server(token(command))
+    return server(_token_option(command))
 
 
 def _ask(server: str, token: str | None, question: Callable[[Remote], Awaitable[T]]) -> T:
@@ -660,3 +675,118 @@ def cancel(server: str, token: str | None, upload: str) -> None:
 
     found = _ask(server, token, ask)
     click.echo(f"{found['id']} ({printable(found['key'])}) is cancelled.")
+
+
+# --- objects and files
+
+
+def _transfer_options(command: Callable[..., None]) -> Callable[..., None]:
+    """How to reach the object, and what to show."""
+    endpoint, path_style = (_parameter(field, OPTIONS[field]) for field in ("s3_endpoint_url", "s3_path_style"))
+    options = [
+        click.option("--etag", is_flag=True, help="Compute the ETag (MD5), too, where there is a better checksum."),
+        click.option(
+            "-n",
+            "--parallel",
+            type=click.IntRange(1, 64),
+            default=PARALLEL,
+            show_default=True,
+            help="Requests at a time.",
+        ),
+        _token_option,
+        click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors."),
+        click.option("--json", "as_json", is_flag=True, help="Print a JSON line a second, and one at the end."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    command.__click_params__ += [path_style, endpoint]  # type: ignore[attr-defined]  # as click's decorators do it
+    return command
+
+
+@main.command()
+@click.argument("source", metavar="s3://BUCKET/KEY|URL")
+@click.argument("file")
+@_transfer_options
+def get(source: str, file: str, *, etag: bool, **options: Any) -> None:
+    """Download an object to FILE (or into a directory), verified against the checksums that the store keeps.
+
+    Interrupted, by whatever, the same command goes on. FILE only ever shows what has been verified.
+    """
+    from streamup.client.transfer import get as download  # noqa: PLC0415 - as in _start
+
+    path, outcome = _transfer(download(source, file, _way(**options), etag=etag))
+    shown = printable(str(path))
+    if not outcome.proven:
+        click.echo(f"warning: of {shown} nothing but the size could be verified", err=True)
+    resumed = f", {human_size(outcome.resumed)} of it earlier" if outcome.resumed else ""
+    rate = human_size((outcome.size - outcome.resumed) / max(outcome.seconds, 1e-9))
+    head = f"{shown}: {human_size(outcome.size)} in {outcome.seconds:.1f} s ({rate}/s){resumed}"
+    numbers = {"file": str(path), "size": outcome.size, "resumed": outcome.resumed, "seconds": outcome.seconds}
+    _report(head, outcome.findings, numbers, **options)
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.argument("source", metavar="s3://BUCKET/KEY|URL")
+@click.option("--read", is_flag=True, help="Read the object and compare every byte, whatever the store says of it.")
+@_transfer_options
+def verify(file: str, source: str, *, etag: bool, read: bool, **options: Any) -> None:
+    """Is FILE that object? Answered from the checksums that the store keeps, else by reading the object.
+
+    Exit code 0 if it is proven, 1 if they differ, 3 if it cannot be found out now.
+    """
+    from streamup.client.transfer import verify as compare  # noqa: PLC0415 - as in _start
+
+    findings = _transfer(compare(file, source, _way(**options), etag=etag, read=read), what=f"{file} is not {source}: ")
+    _report(f"{printable(file)} is {printable(source)}", findings, {"file": file}, **options)
+
+
+def _way(*, quiet: bool, as_json: bool, **reach: Any) -> Way:
+    from streamup.client.transfer import Way  # noqa: PLC0415 - as in _start
+
+    def say(text: str) -> None:
+        click.echo(f"{CLEAR if show else ''}{printable(text)}", err=True)
+
+    show = choose(quiet=quiet, as_json=as_json)
+    renamed = {"s3_endpoint_url": "endpoint_url", "s3_path_style": "path_style"}
+    return Way(show=show, say=say, **{renamed.get(name, name): value for name, value in reach.items()})
+
+
+def _transfer(work: Coroutine[Any, Any, T], what: str = "") -> T:
+    """Run it to its end. The first SIGINT or SIGTERM ends it in order: the same command goes on."""
+
+    async def stoppable() -> T:
+        stop = asyncio.create_task(_stop_signal().wait(), name="stop signal")
+        task = asyncio.ensure_future(work)
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+        return await task
+
+    try:
+        return asyncio.run(stoppable())
+    except asyncio.CancelledError:
+        raise Interruption("Interrupted. The same command goes on where this ended.") from None
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    except Different as error:
+        raise Failure(f"{what}{error}") from error
+    except (Interrupted, StoreUnavailable) as error:
+        raise (Failure if isinstance(error, AccessDenied) else Interruption)(str(error)) from error
+    except StreamupError as error:
+        raise Failure(str(error)) from error
+
+
+def _report(
+    head: str, findings: Sequence[Finding], numbers: dict[str, Any], *, quiet: bool, as_json: bool, **_: Any
+) -> None:
+    """What was proven by what, and what could not be."""
+    if as_json:
+        listed = [{"verdict": finding.verdict.value, "words": finding.words} for finding in findings]
+        proven = conclude(findings) is Verdict.PROVEN
+        click.echo(json.dumps({"phase": "done", **numbers, "proven": proven, "findings": listed}))
+    elif not quiet:
+        marks = {Verdict.PROVEN: "proven by", Verdict.OPEN: "not by"}
+        click.echo("\n".join([head, *(f"  {marks[one.verdict]} {printable(one.words)}" for one in findings)]))

@@ -39,6 +39,9 @@ StreamupError
 │       ├── BadDigest           what arrived at the store is not what was sent
 │       ├── StorePrecondition   412: the condition on the key does not hold
 │       └── StoreConflict       409: another request to the key got in between
+├── TransferError               `get` or `verify` came to no good end, and another attempt would not either
+│   ├── Interrupted             ... but the same command goes on
+│   └── Different               the bytes are not the object's
 ├── CheckpointError             a commit did not happen; memory must be read again
 ├── StateDirectoryError         the state directory is of another version, or damaged
 │   └── StateDirectoryBusy      another process has it
@@ -279,6 +282,18 @@ class StorePrecondition(StoreRefused):
 
 class StoreConflict(StoreRefused):
     """409: a conditional request lost a race."""
+
+
+class TransferError(StreamupError):
+    """A download or a comparison came to no good end. The message says what to do, if anything."""
+
+
+class Interrupted(TransferError):
+    """Not now. Nothing that arrived is lost, and the same command goes on."""
+
+
+class Different(TransferError):
+    """The bytes are not the object's. The message says in what."""
 
 
 class CheckpointError(StreamupError):

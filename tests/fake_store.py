@@ -24,7 +24,7 @@ import base64
 import hashlib
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -130,6 +130,9 @@ class FakeObject:
     multipart_id: str | None = None
     parts: Sequence[StoredPart] | None = None
     """As `parts_of` tells them; to be overwritten by a test whose store tells nothing."""
+
+    checksum_type: str | None = None
+    encryption: str | None = None
 
 
 @dataclass
@@ -301,7 +304,7 @@ class FakeStore:
             found = self.objects.get(key)
             return damage.told(found and _described(key, found))
 
-    async def read(self, key: str, start: int, end: int, etag: str) -> AsyncIterator[bytes]:
+    async def read(self, key: str, start: int, end: int, etag: str) -> AsyncGenerator[bytes, None]:
         async with self._call("read"):
             found = self.objects.get(key)
             if found is None:
@@ -496,7 +499,8 @@ def _described(key: str, found: FakeObject) -> StoredObject:
         found.checksums,
         found.meta.content_type,
         found.modified.replace(microsecond=0),
-        _kind(found.checksums),
+        found.checksum_type or _kind(found.checksums),
+        found.encryption,
     )
 
 

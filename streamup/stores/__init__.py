@@ -8,7 +8,7 @@ how they are written on the wire is the store's business.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -177,7 +177,7 @@ class ObjectStore(Protocol):
         """The object under `key`, or None (S3: HeadObject with checksums)."""
         ...
 
-    def read(self, key: str, start: int, end: int, etag: str) -> AsyncIterator[bytes]:
+    def read(self, key: str, start: int, end: int, etag: str) -> AsyncGenerator[bytes, None]:
         """Bytes `start` to `end` (half-open, not empty) of the object with this ETag, all of them (S3: GetObject with
         Range and If-Match).
 

@@ -13,7 +13,7 @@ import asyncio
 import base64
 import hashlib
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -283,7 +283,7 @@ class S3Store:
             _encryption(answer),
         )
 
-    async def read(self, key: str, start: int, end: int, etag: str) -> AsyncIterator[bytes]:
+    async def read(self, key: str, start: int, end: int, etag: str) -> AsyncGenerator[bytes, None]:
         """As the interface says, in pieces as they come off the socket (0.5 to 0.9 CPU-s/GiB): botocore's own iterator
         cuts them to 1 KiB (2.9 to 3.8).
         """

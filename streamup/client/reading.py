@@ -1,0 +1,116 @@
+"""Reading an object in parallel, with patience: what `get` and `verify` have in common.
+
+Spans begin and end where parts do, as far as parts are known: stores keep a part in one place, and read it so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from contextlib import aclosing
+from typing import TypeVar
+
+from streamup.client.proof import Cut
+from streamup.client.source import Source
+from streamup.errors import AccessDenied, Interrupted, StorePrecondition, StoreUnavailable
+from streamup.layout import MIB
+
+T = TypeVar("T")
+
+PARALLEL = 8
+"""Requests at a time. From 4 to 8 it made no difference beside the store (2 GiB, two cores); far away it does."""
+
+SPAN_BYTES = 16 * MIB
+"""What one request asks for, about. Smaller parts are joined to it, larger ones cut: with less, requests cost more than
+their bytes; with more, an interruption and the end of the file do."""
+
+PATIENCE_SECONDS = 60.0
+"""Without a byte on any connection, until it is called interrupted."""
+
+MAX_PAUSE_SECONDS = 8.0
+
+
+class Patience:
+    """Attempts with pauses between them, as long as bytes come now and then. `say` is told why, once for each spell."""
+
+    def __init__(self, say: Callable[[str], None] = lambda _: None, seconds: float = PATIENCE_SECONDS) -> None:
+        self._say = say
+        self._seconds = seconds
+        self._last = time.monotonic()
+        self._failures = 0
+
+    def reward(self) -> None:
+        """Something has come."""
+        self._last, self._failures = time.monotonic(), 0
+
+    async def pause(self, error: StoreUnavailable) -> None:
+        """Wait before another attempt. Raises `Interrupted` when it was long enough, and what waiting cannot mend."""
+        if isinstance(error, AccessDenied):
+            raise error
+        if time.monotonic() - self._last > self._seconds:
+            raise Interrupted(f"{_sentence(error)} The same command goes on where this ended.") from error
+        if not self._failures:
+            self._say(f"{_sentence(error)} Trying again for {self._seconds:.0f} s.")
+        self._failures += 1
+        longest = min(MAX_PAUSE_SECONDS, 0.25 * 2 ** min(self._failures, 10))
+        await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - spreads retries, protects nothing
+
+    async def insist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer, after as many attempts as it takes."""
+        while True:
+            try:
+                answer = await ask()
+            except StoreUnavailable as error:
+                await self.pause(error)
+            else:
+                self.reward()
+                return answer
+
+
+def _sentence(error: Exception) -> str:
+    return f"{str(error).rstrip('.')}."
+
+
+async def pieces_of(
+    source: Source, span: tuple[int, int], etag: str, patience: Patience
+) -> AsyncGenerator[tuple[int, bytes], None]:
+    """The bytes of a span with their positions, in as many requests as it takes. Raises `Interrupted`."""
+    position, end = span
+    while position < end:
+        try:
+            async with aclosing(source.read(position, end, etag)) as pieces:
+                async for piece in pieces:
+                    yield position, piece
+                    position += len(piece)
+                    patience.reward()
+        except StoreUnavailable as error:
+            await patience.pause(error)
+        except StorePrecondition as error:
+            raise Interrupted(
+                f"{source.name} was replaced while it was read. Nothing is made of two objects: the same command "
+                "takes the new one."
+            ) from error
+
+
+async def in_parallel(count: int, work: Callable[[], Coroutine[None, None, None]]) -> None:
+    """So many workers, until all have ended or one has failed, which ends the others."""
+    try:
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(count):
+                workers.create_task(work())
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+def spans_between(gaps: Iterable[tuple[int, int]], cut: Cut) -> Iterator[tuple[int, int]]:
+    """The gaps in spans of about `SPAN_BYTES`: small parts together, and large ones in pieces."""
+    for start, end in gaps:
+        position = start
+        while position < end:
+            reach = bisect_right(cut, position + SPAN_BYTES) - 1  # the last part that ends within reach
+            stop = cut[reach] if reach >= 0 and cut[reach] > position else position + SPAN_BYTES
+            yield position, min(stop, end)
+            position = stop
