@@ -407,9 +407,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 def _named(
     where: str, written: Mapping[str, Any], known: Mapping[str, tuple[str, Option]], options: str
 ) -> dict[str, Any]:
-    """What is written, by field: one value, or a list of them."""
+    """What is written, by field: one value, or a list of them. A secret may be in a file of its own (`NAME-file`)."""
     named = {}
-    for key, value in written.items():
+    for key, value in _with_secrets(where, written, known).items():
         if key not in known:
             close = get_close_matches(key, [*known, PREFIX], n=1)
             raise ConfigError(f"{where}there is no option {key!r}. {f'Did you mean {close[0]}?' if close else options}")
@@ -419,6 +419,17 @@ def _named(
             raise ConfigError(f'{where}{key} takes one value, for example {key} = "…".')
         named[name] = [several] if option.multiple and not isinstance(several, list) else several
     return named
+
+
+def _with_secrets(where: str, written: Mapping[str, Any], known: Mapping[str, tuple[str, Option]]) -> Mapping[str, Any]:
+    found = dict(written)
+    for name, (_, option) in known.items():
+        if option.secret and (path := found.pop(f"{name}-file", None)) is not None:
+            if name in written:
+                raise ConfigError(f"{where}has both {name} and {name}-file. Keep one of them.")
+            secret = read_secret(Path(str(path)), f"{where}{name}-file")
+            found[name] = secret.split() if option.multiple else secret
+    return found
 
 
 def _pairs(where: str, key: str, table: Mapping[str, Any]) -> list[str]:
@@ -448,12 +459,7 @@ def _read_prefixes(path: Path, tables: Any) -> dict[str, dict[str, Any]]:
 
 def _read_prefix(where: str, table: Mapping[str, Any]) -> dict[str, Any]:
     known = {option.name: (name, option) for name, option in OPTIONS.items() if option.per_prefix}
-    written = dict(table)
-    for name in [name for name, (_, option) in known.items() if option.secret and f"{name}-file" in written]:
-        if name in written:
-            raise ConfigError(f"{where}has both {name} and {name}-file. Keep one of them.")
-        written[name] = read_secret(Path(str(written.pop(f"{name}-file"))), f"{where}{name}-file")
-    named = _named(where, written, known, f"There are {', '.join(known)}.")
+    named = _named(where, table, known, f"There are {', '.join(known)}.")
     return {name: _parsed(where, OPTIONS[name], value) for name, value in named.items()}
 
 

@@ -63,7 +63,7 @@ from streamup.protocols.documents import upload_document
 from streamup.protocols.ietf import Ietf
 from streamup.protocols.plain import OBJECT_METHODS, UPLOAD_METHODS, UPLOADS_METHODS, Plain
 from streamup.protocols.tus import Tus
-from streamup.stores import Checksum, ObjectStore, StoredObject
+from streamup.stores import SSE_C, Checksum, ObjectStore, StoredObject
 from streamup.upload import LIVE, State, Upload
 from streamup.uploads import Uploads
 from streamup.writer import Live, Writer
@@ -479,7 +479,7 @@ class Server:
         stored = await self._store.head(key)
         if stored is None:
             raise NotFound("There is no object under this key.")
-        if stored.encryption == "SSE-C":
+        if stored.encryption == SSE_C:
             raise NotImplementedHere(
                 "This object is encrypted with a key that goes with each request for it (SSE-C), and a redirect cannot "
                 "carry that. Read it from the store, with the key."

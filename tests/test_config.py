@@ -305,11 +305,13 @@ def test_toml_says_what_goes_with_objects_below_a_prefix(tmp_path):
     }
 
 
-def test_a_secret_of_a_prefix_may_be_in_a_file_of_its_own(tmp_path):
+def test_a_secret_may_be_in_a_file_of_its_own(tmp_path):
     secret = tmp_path / "key"
     secret.write_bytes(b64encode(SSE_C_KEY) + b"\n")
-    written = read_toml(toml(tmp_path, f'[prefix.a]\nsse-c-key-file = "{secret}"\n'))
-    assert written["prefixes"] == {"a/": {"sse_c_key": SSE_C_KEY}}
+    written = read_toml(toml(tmp_path, f'sse-c-key-file = "{secret}"\n[prefix.a]\nsse-c-key-file = "{secret}"\n'))
+    assert written == {"sse_c_key": b64encode(SSE_C_KEY).decode(), "prefixes": {"a/": {"sse_c_key": SSE_C_KEY}}}
+    secret.write_text(f"{KEY}\n{KEY}2\n")
+    assert read_toml(toml(tmp_path, f'api-key-file = "{secret}"\n')) == {"api_key_sha256": [KEY, KEY + "2"]}
 
 
 @pytest.mark.parametrize(

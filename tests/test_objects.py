@@ -172,6 +172,20 @@ async def test_a_customers_key_on_a_real_store(store, weed, body):
             await unkeyed.head("secret/a")
 
 
+async def test_an_object_under_another_key_can_be_seen_and_replaced(store, weed, body):
+    """Its HEAD is forbidden, and with that it would stand in the way of every upload once a key has been replaced."""
+    old = await store.put_object("secret/a", body(b"old"), META)
+    await store.put_object("secret/a2", body(b"another"), META)
+    other = ObjectRules(prefixes={"secret/": {"sse_c_key": bytes(32)}})
+    async with weed.store(store.prefix, objects=other, profile=SEAWEEDFS) as rotated:
+        found = await rotated.head("secret/a")
+        assert (found.size, found.etag, found.token, found.encryption) == (3, old.etag, None, "SSE-C")
+        assert await rotated.head("secret/none") is None
+        await rotated.put_object("secret/a", body(b"newer"), META)
+        found = await rotated.head("secret/a")
+        assert (found.size, found.token, found.encryption) == (5, "token", "SSE-C")
+
+
 async def test_every_prefix_is_tried_at_the_start_and_nothing_stays_there(store):
     assert await probe(store) == ()
     for prefix in RULES.prefixes:

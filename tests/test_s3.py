@@ -207,7 +207,7 @@ async def test_a_customers_key_goes_with_everything_about_its_objects(wire, body
         await store.create_multipart(key, META)
         await store.put_part(key, "m", 1, body())
         wire.answers.extend([answer(200, "<ListPartsResult/>"), answer(200, COMPLETED.format(""))])
-        await store.list_parts(key, "m")
+        assert await store.list_parts(key, "m") == []
         await store.complete_multipart(key, "m", receipts, META, 7)
         wire.answers.extend([answer(200, ETag='"e"')] * 2 + [answer(200, ATTRIBUTES)])
         await store.head(key)
@@ -228,6 +228,28 @@ async def test_an_object_from_before_the_key_is_found_without_it(wire):
         wire.reply = lambda _: answer(400)
         with pytest.raises(errors.CredentialsExpired, match="expired credentials, or an object that needs another key"):
             await store.head("secret/k")
+
+
+async def test_a_missing_permission_is_not_taken_for_another_key(wire):
+    """Whoever may not look must not conclude that the object is somebody else's."""
+    wire.reply = lambda _: answer(403)
+    async with store_at(wire, objects=SSE_C) as store:
+        for key in ("secret/k", "k"):
+            with pytest.raises(errors.AccessDenied):
+                await store.head(key)
+    assert [request.method for request in wire.requests] == ["HEAD"] * 3
+
+
+async def test_an_object_whose_key_is_another_may_be_gone_by_the_second_look(wire):
+    listing = "<ListBucketResult><Contents><Key>some/prefix/secret/k2</Key><Size>1</Size></Contents></ListBucketResult>"
+
+    def reply(request):
+        keyed = SSE_C_HEADERS.items() <= request.headers.items()
+        return answer(200, listing) if request.method == "GET" else answer(403 if keyed else 400)
+
+    wire.reply = reply
+    async with store_at(wire, objects=SSE_C) as store:
+        assert await store.head("secret/k") is None
 
 
 async def test_an_upload_keeps_to_the_key_it_was_begun_with(wire, body):

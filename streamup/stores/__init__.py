@@ -25,6 +25,10 @@ class Checksum(StrEnum):
 
 
 NO_KEY = ""
+"""What an upload remembers that began without a customer's key."""
+
+SSE_C = "SSE-C"
+"""The encryption of an object that needs a customer's key; S3 itself has no word for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,17 @@ from streamup.errors import (
     StoreUnavailable,
 )
 from streamup.object_options import AS_THE_BUCKET_HAS_IT, ObjectRules
-from streamup.stores import NO_KEY, Checksum, Multipart, ObjectMeta, PartBody, Receipt, StoredObject, StoredPart
+from streamup.stores import (
+    NO_KEY,
+    SSE_C,
+    Checksum,
+    Multipart,
+    ObjectMeta,
+    PartBody,
+    Receipt,
+    StoredObject,
+    StoredPart,
+)
 from streamup.stores.object_arguments import TOKEN, creation, customer_key
 from streamup.stores.part_reader import PartReader, base64_of, content_md5
 from streamup.stores.profiles import UNKNOWN, StoreProfile, recognise
@@ -217,9 +227,9 @@ class S3Store:
 
     async def list_parts(self, key: str, multipart_id: str) -> Sequence[Receipt]:
         receipts: list[Receipt] = []
-        page = {"Key": self.prefix + key, "UploadId": multipart_id, **self._customer_key(key)}
+        page = {"UploadId": multipart_id}
         while True:
-            answer = await self._call("list_parts", self.deadlines.control, **page)
+            answer = await self._ask("list_parts", key, **page)
             receipts.extend(_listed(part) for part in answer.get("Parts", ()))
             if not answer.get("IsTruncated"):
                 return receipts
@@ -270,6 +280,10 @@ class S3Store:
             answer = await self._ask("head_object", key, ChecksumMode="ENABLED")
         except NoSuchObject:
             return None
+        except AccessDenied:
+            if not await self._has_another_key(key):
+                raise
+            return await self._find(key)
         token = answer.get("Metadata", {}).get(TOKEN)
         return StoredObject(
             key,
@@ -347,8 +361,8 @@ class S3Store:
             page["PartNumberMarker"] = listed["NextPartNumberMarker"]
 
     async def _ask(self, operation: str, key: str, client: Any = None, **arguments: Any) -> dict[str, Any]:
-        """An operation on an object that is there, with a customer's key if there is one for it. S3 answers 400 to a
-        key that it does not need; an object that was stored before there was a key is asked for without.
+        """An operation on an object or parts that are there, with a customer's key if there is one for them. S3 answers
+        400 to a key that it does not need; what was begun before there was a key is asked for without.
         """
         target = {"Key": self.prefix + key, **arguments}
         if secret := self._customer_key(key):
@@ -358,6 +372,29 @@ class S3Store:
                 if error.status != HTTPStatus.BAD_REQUEST:
                     raise
         return await self._call(operation, self.deadlines.control, client, **target)
+
+    async def _has_another_key(self, key: str) -> bool:
+        """Whether a HEAD with a customer's key was forbidden because the object has another one. Without any key the
+        answer is 403 again if the permission is missing, and 400 if it is the key.
+        """
+        if not self._customer_key(key):
+            return False
+        try:
+            await self._call("head_object", self.deadlines.control, Key=self.prefix + key)
+        except CredentialsExpired as error:
+            return error.status == HTTPStatus.BAD_REQUEST
+        except AccessDenied:
+            pass
+        return False
+
+    async def _find(self, key: str) -> StoredObject | None:
+        """What can be known of an object whose key we do not have: enough to replace it (S3: ListObjectsV2)."""
+        page = {"Prefix": self.prefix + key, "MaxKeys": 1}
+        answer = await self._call("list_objects_v2", self.deadlines.control, **page)
+        for found in answer.get("Contents", ()):
+            if found["Key"] == self.prefix + key:
+                return StoredObject(key, found["Size"], found["ETag"], encryption=SSE_C)
+        return None
 
     def _customer_key(self, key: str, begun: str | None = None) -> dict[str, str]:
         """The arguments for SSE-C, if this key has it. `begun` is the MD5 of the key that the upload began with.
@@ -586,7 +623,7 @@ def _stored(key: str, size: int, meta: ObjectMeta, answer: Mapping[str, Any]) ->
 
 
 def _encryption(answer: Mapping[str, Any]) -> str | None:
-    return "SSE-C" if answer.get("SSECustomerAlgorithm") else answer.get("ServerSideEncryption")
+    return SSE_C if answer.get("SSECustomerAlgorithm") else answer.get("ServerSideEncryption")
 
 
 def _checksums(answer: Mapping[str, Any]) -> dict[str, str]:
