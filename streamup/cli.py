@@ -490,6 +490,8 @@ def _doctor(store: str | None, *, as_json: bool, **values: Any) -> None:
         asyncio.run(doctor.examine())
     except StoreUnavailable as error:
         problem = f"The store cannot be asked now: {error}"
+    except StreamupError as error:
+        raise Failure("\n".join([str(error), *doctor.report.left_behind])) from error
     except KeyboardInterrupt:
         problem = "Interrupted."
     report = doctor.report

@@ -351,8 +351,9 @@ class Trial:
             if (error := await self._left(key, multipart_id))
         ]
         try:
-            if self._written:
-                await self.store.delete(self.key)
+            if self._written and not await self.store.purge(self.key):
+                lacking = "s3:ListBucketVersions and s3:DeleteObjectVersion, or object lock keeps them"
+                remarks.append(f"Old versions of the object {place} stay: these credentials lack {lacking}.")
         except AccessDenied:
             remarks.append(f"The object {place} stays: these credentials lack s3:DeleteObject.")
         except StoreError as error:

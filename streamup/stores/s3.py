@@ -417,6 +417,23 @@ class S3Store:
         with suppress(NoSuchObject):
             await self._call("delete_object", self.deadlines.control, Key=self.prefix + key)
 
+    async def purge(self, key: str) -> bool:
+        """Remove the object and, where the bucket keeps versions, every trace of it. False: old versions stay, because
+        their removal is denied (S3: DeleteObject, ListObjectVersions).
+        """
+        place = self.prefix + key
+        answer = await self._call("delete_object", self.deadlines.control, Key=place)
+        if "VersionId" not in answer:
+            return True
+        try:
+            found = await self._call("list_object_versions", self.deadlines.control, Prefix=place)
+            for version in (*found.get("Versions", ()), *found.get("DeleteMarkers", ())):
+                this = {"Key": version["Key"], "VersionId": version["VersionId"]}
+                await self._call("delete_object", self.deadlines.control, **this)
+        except AccessDenied:
+            return False
+        return True
+
     async def presign_get(self, key: str, seconds: int) -> str:
         target = {"Bucket": self.bucket, "Key": self.prefix + key}
         async with self._signed("presign", self.deadlines.control):  # credentials may have to be fetched
