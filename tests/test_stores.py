@@ -158,6 +158,7 @@ async def test_the_empty_object_is_no_special_case(store):
 async def test_an_object_keeps_its_crc64nvme(store, body):
     made = await store.put_object("k", body(b"abc"), META)
     assert made.checksums["crc64nvme"] == (await store.head("k")).checksums["crc64nvme"] == crc_of(b"abc")
+    assert "FULL_OBJECT" == made.checksum_type == (await store.head("k")).checksum_type
 
 
 async def test_an_object_keeps_its_sha256(store, body):
@@ -316,7 +317,9 @@ async def test_the_sha256_of_parts_is_a_composite(store, body):
     multipart_id, receipts = await send(store, "k", [body(part, Checksum.SHA256) for part in parts], meta)
     await store.complete_multipart("k", multipart_id, receipts, meta, None)
     digests = b"".join(hashlib.sha256(part).digest() for part in parts)
-    assert (await store.head("k")).checksums["sha256"] == f"{base64_of(hashlib.sha256(digests).digest())}-2"
+    found = await store.head("k")
+    assert found.checksums["sha256"] == f"{base64_of(hashlib.sha256(digests).digest())}-2"
+    assert found.checksum_type == "COMPOSITE"
 
 
 async def test_parts_without_a_checksum_of_ours(store, body):

@@ -97,7 +97,7 @@ class BodyTerms:
         """Whether this body is all of an upload that begins with it."""
         if self.seals_at_length:
             return self.content_length is not None and self.content_length == self.length
-        return self.seals and self.limit in {None, self.length}
+        return self.seals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

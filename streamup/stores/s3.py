@@ -293,7 +293,7 @@ class S3Store:
             _checksums(answer),
             answer.get("ContentType"),
             answer.get("LastModified"),
-            answer.get("ChecksumType"),
+            _checksum_type(answer),
             _encryption(answer),
         )
 
@@ -634,9 +634,19 @@ def _stored(key: str, size: int, meta: ObjectMeta, answer: Mapping[str, Any]) ->
         meta.token,
         _checksums(answer),
         meta.content_type,
-        checksum_type=answer.get("ChecksumType"),
+        checksum_type=_checksum_type(answer),
         encryption=_encryption(answer),
     )
+
+
+def _checksum_type(answer: Mapping[str, Any]) -> str | None:
+    """As S3 names it. Not every store does; a composite shows itself by the number of its parts."""
+    if said := answer.get("ChecksumType"):
+        return str(said)
+    values = _checksums(answer).values()
+    if not values:
+        return None
+    return "COMPOSITE" if any("-" in value for value in values) else "FULL_OBJECT"
 
 
 def _encryption(answer: Mapping[str, Any]) -> str | None:
