@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,7 +17,10 @@ from datetime import UTC, datetime
 import pytest
 import test_uploader as base
 from fake_store import DROP, Arrives, FakeObject, FakeStore, Keeps, Tells, flipped, lost, shortened
+from meddler import Meddling, cut, reset
+from meddler import says as answers
 from test_uploader import DATA, Clock, World
+from wire import error
 
 from streamup.errors import (
     AccessDenied,
@@ -30,7 +34,10 @@ from streamup.errors import (
     StoreUnavailable,
 )
 from streamup.stores import Checksum, ObjectMeta
+from streamup.stores.s3 import Deadlines
 from streamup.upload import State
+
+pytest_plugins = ["weed", "meddler"]
 
 no_waiting = base.no_waiting
 store = base.store
@@ -359,3 +366,58 @@ async def opened(world):
     finally:
         await world.checkpoint.close()
         world.executor.shutdown()
+
+
+# -- the same by a real store, on the wire ------------------------------------------------------------------------
+
+LIES = {
+    "reset before the effect": Meddling(reaches=False, answer=reset),
+    "503 before the effect": Meddling(reaches=False, answer=answers(503, error("SlowDown"))),
+    "409 before the effect": Meddling(reaches=False, answer=answers(409, error("ConditionalRequestConflict"))),
+    "200 with an error in it, before the effect": Meddling(reaches=False, answer=answers(200, error("InternalError"))),
+    "reset": Meddling(answer=reset),
+    "cut short": Meddling(answer=cut),
+    "500": Meddling(answer=answers(500, error("InternalError"))),
+    "200 with an error in it": Meddling(answer=answers(200, error("InternalError"))),
+    "200 with white space in it": Meddling(answer=answers(200, "        ")),
+    "a proxy's own page": Meddling(answer=answers(502, "<html>no</html>")),
+    "NoSuchUpload": Meddling(answer=answers(404, error("NoSuchUpload"))),
+    "InvalidPart": Meddling(answer=answers(400, error("InvalidPart"))),
+    "409": Meddling(answer=answers(409, error("ConditionalRequestConflict"))),
+    "412": Meddling(answer=answers(412, error("PreconditionFailed"))),
+    "silence": Meddling(silence=threading.Event()),
+}
+"""What happens to the first request that would make the object. All of these leave the truth to be found out."""
+
+
+@pytest.fixture
+async def real(weed, meddler, tmp_path, clock):
+    """A world over a real store, and its bucket without anything in between."""
+    deadlines = Deadlines(complete=0.5, part=0.5)
+    name = tmp_path.name
+    async with weed.store(name) as behind, weed.store(name, endpoint_url=meddler.url, deadlines=deadlines) as store:
+        profile = await behind.recognise()
+        behind.adopt(profile)
+        store.adopt(profile)
+        async with opened(World(tmp_path, store, clock)) as world:
+            yield world, behind
+
+
+@pytest.mark.parametrize("kind", ["put", "multipart"])
+async def test_whatever_is_said_about_it_a_real_object_is_found_and_there_is_one(real, meddler, kind):
+    world, behind = real
+    operation = {"put": "PutObject", "multipart": "CompleteMultipartUpload"}[kind]
+    for lie, meddling in LIES.items():
+        meddler.seen.clear()
+        meddler.rule = lambda name, number, it=meddling: it if (name, number) == (operation, 1) else None
+        meta = ObjectMeta(f"token of {lie}", if_none_match=True)
+        upload, drain = await world.upload(SMALL, upload_id=lie, key=lie, meta=meta)
+        if kind == "multipart":
+            upload.multipart_created(await behind.create_multipart(lie, meta))
+            await world.checkpoint.save(upload)
+        await drain.run()
+        assert (State.COMPLETE, None) == (upload.state, upload.reason), lie
+        found = await behind.head(lie)
+        assert (len(SMALL), meta.token, upload.stored_object.etag) == (found.size, found.token, found.etag), lie
+        assert meddler.seen[operation] == 1 + ("before" in lie), lie
+    assert [] == [one async for one in behind.list_multiparts("")]
