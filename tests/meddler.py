@@ -85,11 +85,12 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _handle(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        size = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(size)
         meddling = self.meddler.meddling(operation(self.command, self.path))
         if meddling.wait:
             meddling.wait.wait(20)
-        said = self._pass_on(meddling.body(body)) if meddling.reaches else b""
+        said = self._pass_on(meddling.body(body), size) if meddling.reaches else b""
         if meddling.silence:
             meddling.silence.wait(20)
         answer = meddling.answer(said)
@@ -104,11 +105,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _handle  # noqa: N815 - the library's names
 
-    def _pass_on(self, body: bytes) -> bytes:
+    def _pass_on(self, body: bytes, size: int) -> bytes:
         store = urlsplit(self.meddler.store)
         connection = http.client.HTTPConnection(store.hostname, store.port, timeout=20)
         with contextlib.closing(connection):
             connection.request(self.command, self.path, body, dict(self.headers))
+            if len(body) < size:  # the client has gone in its middle, and now so do we
+                return b""
             response = connection.getresponse()
             data = response.read()
         fields = {k: v for k, v in response.getheaders() if k.lower() not in {"connection", "transfer-encoding"}}

@@ -50,8 +50,10 @@ class PartReader:
             self._file = self._path.open("rb", buffering=0)
         except OSError as error:
             if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:  # it passes
-                raise StoreUnavailable(f"The part file {self._path} cannot be opened now: {error}") from error
-            raise SpoolError(f"The part file {self._path} cannot be opened: {error}") from error
+                raise StoreUnavailable(
+                    f"The part file {self._path.name} cannot be opened now: {error.strerror}"
+                ) from error
+            raise SpoolError(f"The part file {self._path.name} cannot be opened: {error.strerror}") from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,10 +74,10 @@ class PartReader:
                 else:
                     data = await asyncio.to_thread(_read_slice, self._path, start, end)
             except OSError as error:
-                self.failure = SpoolError(f"The part file {self._path} cannot be read: {error}")
+                self.failure = SpoolError(f"The part file {self._path.name} cannot be read: {error.strerror}")
                 raise self.failure from error
             if len(data) < end - start:
-                self.failure = SpoolError(f"The part file {self._path} ends before byte {end}.")
+                self.failure = SpoolError(f"The part file {self._path.name} ends before byte {end}.")
                 raise self.failure
             if self._expected is not None:
                 crc = checksums.crc64nvme(data, crc)
@@ -112,22 +114,22 @@ def content_md5(body: PartBody) -> str:
     """For stores without CRC64NVME (runs in a thread, 2 s/GiB). The CRC is compared here instead, on the same bytes, so
     that nothing on the way from the socket to the store goes unchecked.
     """
-    digest, crc = hashlib.md5(usedforsecurity=False), 0
+    path, digest, crc = body.path or NOTHING, hashlib.md5(usedforsecurity=False), 0
     try:
-        with (body.path or NOTHING).open("rb", buffering=0) as file:
+        with path.open("rb", buffering=0) as file:
             for start in range(0, body.size, SLICE):
                 data = os.pread(file.fileno(), min(SLICE, body.size - start), start)
                 digest.update(data)
                 crc = checksums.crc64nvme(data, crc)
     except OSError as error:
-        raise SpoolError(f"The part file {body.path} cannot be read: {error}") from error
+        raise SpoolError(f"The part file {path.name} cannot be read: {error.strerror}") from error
     if crc != body.crc64nvme:
-        raise _changed(body.path)
+        raise _changed(path)
     return base64_of(digest.digest())
 
 
-def _changed(path: Path | None) -> SpoolError:
-    return SpoolError(f"The part file {path} is not what was received: its CRC64NVME differs.")
+def _changed(path: Path) -> SpoolError:
+    return SpoolError(f"The part file {path.name} is not what was received: its CRC64NVME differs.")
 
 
 def base64_of(digest: bytes) -> str:
