@@ -684,7 +684,7 @@ def cancel(server: str, token: str | None, upload: str) -> None:
 
 def _transfer_options(command: Callable[..., None]) -> Callable[..., None]:
     """How to reach the object, and what to show."""
-    endpoint, path_style = (_parameter(field, OPTIONS[field]) for field in ("s3_endpoint_url", "s3_path_style"))
+    of_the_store = [_parameter(field, OPTIONS[field]) for field in ("s3_path_style", "s3_endpoint_url", "sse_c_key")]
     options = [
         click.option("--etag", is_flag=True, help="Compute the ETag (MD5), too, where there is a better checksum."),
         click.option(
@@ -701,7 +701,7 @@ def _transfer_options(command: Callable[..., None]) -> Callable[..., None]:
     ]
     for option in reversed(options):
         command = option(command)
-    command.__click_params__ += [path_style, endpoint]  # type: ignore[attr-defined]  # as click's decorators do it
+    command.__click_params__ += of_the_store  # type: ignore[attr-defined]  # as click's decorators do it
     return command
 
 

@@ -482,7 +482,7 @@ class Server:
         if stored.encryption == SSE_C:
             raise NotImplementedHere(
                 "This object is encrypted with a key that goes with each request for it (SSE-C), and a redirect cannot "
-                "carry that. Read it from the store, with the key."
+                "carry that. Read it from the store, with the key: streamup get s3://BUCKET/KEY."
             )
         url = await self._store.presign_get(key, PRESIGNED_SECONDS)
         return web.Response(status=307, headers={"Location": url, "Cache-Control": "no-store"})

@@ -14,8 +14,10 @@ from contextlib import aclosing
 
 import pytest
 from awscrt import checksums
+from click.testing import CliRunner
 from process import PART, Bucket, Server, content, curl, digest, prefix_of, until
 
+from streamup.cli import main
 from streamup.errors import CredentialsExpired
 from streamup.object_options import ObjectRules
 from streamup.stores import ObjectMeta, PartBody
@@ -97,6 +99,24 @@ def test_each_prefix_has_what_the_configuration_says(serve, bucket):
     refused = json.loads(curl(server.object("secret/a")).out)
     assert refused["status"] == 501
     assert "(SSE-C), and a redirect cannot carry that" in refused["detail"]
+
+
+def test_a_customers_object_is_downloaded_and_verified_with_its_key(bucket, tmp_path):
+    data = content(PART + 1)
+    bucket.client.put_object(
+        Bucket=bucket.name, Key="customers/a", Body=data, ChecksumAlgorithm="CRC64NVME", **WITH_KEY
+    )
+    place, file = f"s3://{bucket.name}/customers/a", tmp_path / "a"
+    environ = {**bucket.environ, "AWS_DEFAULT_REGION": "us-east-1", "STREAMUP_SSE_C_KEY": BASE64_KEY}
+    runner = CliRunner(env={**environ, "STREAMUP_S3_ENDPOINT_URL": bucket.endpoint_url, "STREAMUP_S3_PATH_STYLE": "1"})
+    wrong = base64.b64encode(bytes(32)).decode()
+    refused = runner.invoke(main, ["get", place, str(file), "--sse-c-key", wrong])
+    assert (refused.exit_code, file.exists()) == (1, False), refused.output
+    got = runner.invoke(main, ["get", place, str(file)])
+    assert (got.exit_code, digest(file.read_bytes())) == (0, digest(data)), got.output
+    assert "crc64nvme" in got.output.lower()
+    verified = runner.invoke(main, ["verify", str(file), place])
+    assert verified.exit_code == 0, verified.output
 
 
 def test_an_upload_waits_for_the_key_it_was_begun_with(serve, bucket):

@@ -17,6 +17,7 @@ from streamup.client.proof import Finding
 from streamup.client.reading import PARALLEL, Patience
 from streamup.client.source import ServerSource, Source, StoreSource
 from streamup.errors import ConfigError
+from streamup.object_options import ObjectOptions, ObjectRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class Way:
 
     endpoint_url: str | None = None
     path_style: bool = False
+    sse_c_key: bytes | None = None
     token: str | None = None
     parallel: int = PARALLEL
     show: Show | None = None
@@ -38,8 +40,14 @@ async def opened(text: str, way: Way) -> AsyncIterator[Source]:
         from streamup.stores.s3 import S3Store  # noqa: PLC0415 - botocore takes half a second, and a URL needs none
 
         bucket, key = match.groups()
-        there = S3Store(bucket, endpoint_url=way.endpoint_url, path_style=way.path_style, parallel_parts=way.parallel)
-        async with there as store:
+        objects = ObjectRules(ObjectOptions(sse_c_key=way.sse_c_key))
+        async with S3Store(
+            bucket,
+            endpoint_url=way.endpoint_url,
+            path_style=way.path_style,
+            objects=objects,
+            parallel_parts=way.parallel,
+        ) as store:
             yield StoreSource(store, key, text)
     elif re.fullmatch(r"https?://[^/]+/(.*/)?objects/[^?#]+.*", text):
         async with ServerSource(text, way.token, connections=way.parallel) as server:
