@@ -20,6 +20,8 @@ def operation(method, target):
     }
     if path.count("/") < 2:
         return next((name for word, name in settings.items() if word in asked), f"{method.title()}Bucket")
+    if "attributes" in asked:
+        return "GetObjectAttributes"
     if "uploads" in asked:
         return "CreateMultipartUpload"
     if "uploadId" in asked:

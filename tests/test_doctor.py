@@ -188,6 +188,7 @@ DENIALS = {
     "HeadBucket": ("list", {"s3:ListBucket"}),
     "HeadObject": ("head", {"s3:GetObject"}),
     "GetObject": ("get", {"s3:GetObject"}),
+    "GetObjectAttributes": ("get attributes", {"s3:GetObjectAttributes"}),
     "ListMultipartUploads": ("list multipart uploads", {"s3:ListBucketMultipartUploads"}),
     "PutObject": ("put", {"s3:PutObject"}),
     "CreateMultipartUpload": ("create multipart", {"s3:PutObject"}),
@@ -213,7 +214,7 @@ async def test_a_permission_that_is_missing_is_the_one_that_is_named(examine, re
     on_bucket = name in {"HeadBucket", "ListMultipartUploads"}
     where = f"arn:aws:s3:::{weed.bucket}" + ("" if on_bucket else "/doctor/*")
     assert set(allowed.values()) == {where}
-    assert report.healthy == (name in {"GetObject", "DeleteObject"})
+    assert report.healthy == (name in {"GetObject", "GetObjectAttributes", "DeleteObject"})
 
 
 @pytest.mark.usefixtures("briefly")
@@ -247,6 +248,7 @@ async def test_without_any_permission_the_policy_allows_everything_that_was_trie
     allowed = {action for one in report.documents["policy"]["Statement"] for action in one["Action"]}
     assert allowed == set().union(*(actions for _, actions in DENIALS.values())) - {
         "s3:DeleteObject",  # nothing was put that could be deleted
+        "s3:GetObjectAttributes",
         "s3:ListMultipartUploadParts",
         "s3:AbortMultipartUpload",
     }
@@ -384,6 +386,15 @@ async def test_a_store_that_lists_exact_keys_only(examine, relay):
     relay.change = exact
     report = await examine()
     assert "exact key" in by_check(report)["multipart listing"].detail
+    assert report.healthy
+
+
+@pytest.mark.usefixtures("briefly")
+@pytest.mark.parametrize("said", [answer(501, error("NotImplemented")), answer(200, "the object itself")])
+async def test_a_store_without_attributes_is_no_fault(examine, relay, said):
+    relay.refuse = lambda name, _: said if name == "GetObjectAttributes" else None
+    report = await examine()
+    assert marked(report, Mark.UNKNOWN) == {"get attributes"}
     assert report.healthy
 
 

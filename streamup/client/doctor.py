@@ -281,7 +281,8 @@ class Doctor:
                 self._deny(permission, error)
             except StoreRefused as error:
                 self._failed.add(permission.name)
-                self._say(permission.name, _bad(f"the store refuses: {error}", lost=permission.lost))
+                refused = _bad(f"the store refuses: {error}", lost=permission.lost)
+                self._say(permission.name, refused if permission.starts else _unknown(str(error)))
             else:
                 self._doubtful -= set(permission.actions)
                 self._say(permission.name, _allowed(permission))

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,6 +30,7 @@ from streamup.errors import (
     StoreError,
     StorePrecondition,
     StoreRefused,
+    StoreUnavailable,
 )
 from streamup.stores import Checksum, Multipart, ObjectMeta, PartBody, Receipt, StoreLimits
 from streamup.stores.profiles import BOTH, NEITHER, StoreProfile
@@ -100,6 +102,14 @@ HEAD = Permission("head", "HeadObject", ("s3:GetObject",), "an answer that was l
 GET = Permission(
     "get", "GetObject", ("s3:GetObject",), "downloads (--downloads), streamup get and verify", HEAD.name, starts=False
 )
+ATTRIBUTES = Permission(
+    "get attributes",
+    "GetObjectAttributes",
+    ("s3:GetObjectAttributes",),
+    "streamup get and verify cannot compare parts, only the object",
+    HEAD.name,
+    starts=False,
+)
 DELETE = Permission(
     "delete",
     "DeleteObject",
@@ -162,6 +172,7 @@ class Trial:
             (PUT, self.put),
             (HEAD, self._head),
             (GET, self._get),
+            (ATTRIBUTES, self._attributes),
             (CREATE, self._create),
             (PART, self._put_part),
             (LIST_PARTS, self._list_parts),
@@ -209,6 +220,15 @@ class Trial:
             raise NoSuchObject(f"The object {self.key} that was put just now is not there.")
         async for _ in self.store.read(self.key, 0, stored.size, stored.etag):
             pass
+
+    async def _attributes(self) -> None:
+        try:
+            await self.store.list_stored_parts(self.key)
+        except StoreUnavailable as error:
+            # Some stores answer with the object itself, of which botocore makes a 500.
+            if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise StoreRefused(str(error)) from error
+            raise
 
     async def _delete(self) -> None:
         await self.store.delete(self.key)

@@ -329,7 +329,7 @@ class S3Store:
         if count == 1:
             return [first]
         try:
-            parts = await self._list_stored_parts(key)
+            parts = await self.list_stored_parts(key)
         except (StoreRefused, AccessDenied):  # it takes a permission of its own
             parts = []
         if len(parts) == count:
@@ -347,7 +347,7 @@ class S3Store:
         answer = await self._ask("head_object", key, PartNumber=number, ChecksumMode="ENABLED")
         return answer.get("PartsCount"), StoredPart(number, answer["ContentLength"])
 
-    async def _list_stored_parts(self, key: str) -> list[StoredPart]:
+    async def list_stored_parts(self, key: str) -> list[StoredPart]:
         """The parts with their checksums, as far as the store keeps them (S3: GetObjectAttributes, all pages)."""
         parts: list[StoredPart] = []
         page: dict[str, Any] = {"ObjectAttributes": ["ObjectParts"], "MaxParts": 1000}
