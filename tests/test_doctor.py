@@ -89,6 +89,7 @@ def examine(weed, relay, client):
         await doctor.examine()
         assert told == doctor.report.findings
         assert len(by_check(doctor.report)) == len(told), "each check once"
+        assert [found for found in told if found.mark is Mark.BAD and not (found.lost and found.advice)] == []
         named = [left for left in doctor.report.left_behind if not left.startswith("Old versions")]
         assert len(left_of(client, config)) == len(named)
         return doctor.report

@@ -67,7 +67,6 @@ CREDENTIALS = {
 }
 """What to do about credentials that are not let in at all, by the store's word for it."""
 
-FRESH = "They have expired. Fetch fresh ones."
 SKEWED = ("RequestTimeTooSkewed",)
 
 KMS_ACTIONS = ("kms:Decrypt", "kms:GenerateDataKey")
@@ -75,6 +74,8 @@ KMS_ACTIONS = ("kms:Decrypt", "kms:GenerateDataKey")
 
 WITH_OPTIONS = (PUT, CREATE)
 """Those whose requests carry what goes with an object: tags and an ACL take permissions of their own."""
+
+WITHOUT = "Take a store, or a version of it, that does this: streamup cannot do without."
 
 OWNED = "bucket-owner-full-control"
 """The ACL that buckets of another account demand."""
@@ -206,10 +207,8 @@ class Doctor:
         self._clock(denied)
         if denied is not None and denied.code in SKEWED:
             return None
-        remedy = CREDENTIALS.get(
-            (denied and denied.code) or "", FRESH if isinstance(denied, CredentialsExpired) else ""
-        )
-        if remedy:
+        if denied is not None and (isinstance(denied, CredentialsExpired) or denied.code in CREDENTIALS):
+            remedy = CREDENTIALS.get(denied.code or "", "They have expired, or cannot be fetched. Provide fresh ones.")
             self._say("credentials", _bad(f"not let in: {denied}", lost="everything", advice=remedy))
             return None
         self._say("credentials", _good(f"the store knows them (profile: {known.name})"))
@@ -255,7 +254,9 @@ class Doctor:
                 found = f"objects as they are configured now are denied, and with {options} they are taken"
                 remedy = f"Start streamup serve with {options}. What follows was found with that."
                 self._say("bucket policy", _bad(found, lost="every upload", advice=remedy))
-                self._store, self._kms = store, (changed.sse or "").startswith("aws:kms")
+                self._store = store
+                if changed.sse != self._config.sse:
+                    self._kms = (changed.sse or "").startswith("aws:kms")
                 return
             self._tried.append(options)
 
@@ -281,7 +282,7 @@ class Doctor:
                 self._deny(permission, error)
             except StoreRefused as error:
                 self._failed.add(permission.name)
-                refused = _bad(f"the store refuses: {error}", lost=permission.lost)
+                refused = _bad(f"the store refuses: {error}", lost=permission.lost, advice=WITHOUT)
                 self._say(permission.name, refused if permission.starts else _unknown(str(error)))
             else:
                 self._doubtful -= set(permission.actions)
@@ -334,8 +335,9 @@ class Doctor:
     # -- checksums and conditions -------------------------------------------------------------------------------
 
     async def _checksums(self, begun: Trial) -> None:
-        lost = "2 CPU-seconds per GiB, for Content-MD5"
-        crc = await self._compared("CRC64NVME", begun, Checksum.CRC64NVME, needed=False, lost=lost)
+        lost, remedy = "2 CPU-seconds per GiB, for Content-MD5", "Nothing, if that will do. Newer stores compare it."
+        missing = _bad("", needed=False, lost=lost, advice=remedy)
+        crc = await self._compared("CRC64NVME", begun, Checksum.CRC64NVME, missing)
         if crc is not Compared.YES:
             unnoticed = _bad(
                 "a wrong one is taken",
@@ -345,23 +347,26 @@ class Doctor:
             good = _good("compared; it goes with every part, in place of CRC64NVME")
             await self._ask("Content-MD5", begun.compares_content_md5, {True: good, False: unnoticed})
         needed = self._config.checksum == Checksum.SHA256.value
-        lost = "uploads that ask for SHA-256 are refused"
-        await self._compared("SHA-256", begun, Checksum.SHA256, needed=needed, lost=lost)
+        lost, remedy = "uploads that ask for SHA-256 are refused", "Let nobody ask for it (--checksum, ?checksum=)."
+        missing = _bad("", needed=needed, lost=lost, advice=remedy)
+        await self._compared("SHA-256", begun, Checksum.SHA256, missing)
 
-    async def _compared(
-        self, check: str, begun: Trial, checksum: Checksum, *, needed: bool, lost: str
-    ) -> Compared | None:
+    async def _compared(self, check: str, begun: Trial, checksum: Checksum, missing: Finding) -> Compared | None:
         kept = "of the whole object" if checksum is Checksum.CRC64NVME else "composite"
         verdicts = {
             Compared.YES: _good(f"compared with every part; kept, {kept}"),
-            Compared.NO: _bad("a part with a wrong one is taken", needed=needed, lost=lost),
-            Compared.UNKNOWN_KIND: _bad("the store does not know it", needed=needed, lost=lost),
+            Compared.NO: replace(missing, detail="a part with a wrong one is taken"),
+            Compared.UNKNOWN_KIND: replace(missing, detail="the store does not know it"),
         }
         return await self._ask(check, lambda: begun.compares(checksum), verdicts)
 
     async def _conditions(self, begun: Trial) -> None:
-        lost = "uploads with If-None-Match, and ?interrupted=new, are refused"
-        ignored = _bad("not honoured: the object is overwritten", needed=self._config.interrupted == "new", lost=lost)
+        ignored = _bad(
+            "not honoured: the object is overwritten",
+            needed=self._config.interrupted == "new",
+            lost="uploads with If-None-Match, and ?interrupted=new, are refused",
+            advice="Let uploads have names that do not meet (--key-template).",
+        )
         verdicts = {True: _good("honoured"), False: ignored}
         await self._ask("If-None-Match on put", begun.conditional_put, verdicts)
         await self._ask("If-None-Match on complete", begun.conditional_complete, verdicts)
@@ -456,7 +461,8 @@ class Doctor:
             return
         needed = bool(self._config.cors_origins)
         lost = "pages cannot read what they download"
-        self._say("CORS", _bad("no rule for that", needed=needed, lost=lost, advice="The rules are below."))
+        detail = "no rule lets pages read objects, their ETags, ranges and checksums"
+        self._say("CORS", _bad(detail, needed=needed, lost=lost, advice="The rules are below."))
         self.report.documents["cors"] = advice.cors(rules)
 
     async def _versions(self) -> None:
@@ -481,7 +487,8 @@ class Doctor:
         length = " ".join(f"{retention[unit]} {unit.lower()}" for unit in ("Days", "Years") if unit in retention)
         detail = f"objects are kept for {length} ({retention.get('Mode', '').lower()})"
         if self._config.deletes:
-            self._say(check, _bad(detail, needed=False, lost="--deletes removes no bytes before that"))
+            lost, remedy = "--deletes removes no bytes before that", "Leave --deletes off, or change the retention."
+            self._say(check, _bad(detail, needed=False, lost=lost, advice=remedy))
         else:
             self._say(check, _told(detail))
 
@@ -518,10 +525,20 @@ def _allowed(permission: Permission) -> Finding:
 LISTINGS = {
     Listing.FULL: _good("with the time at which they began"),
     Listing.EXACT: _bad(
-        "only where the exact key is named (as MinIO does)", needed=False, lost="streamup sweep finds no orphans"
+        "only where the exact key is named (as MinIO does)",
+        needed=False,
+        lost="streamup sweep finds no orphans",
+        advice="Let the store expire them.",
     ),
-    Listing.UNTIMED: _bad("the time at which they began (Initiated) is wrong", needed=False, lost=ORPHANS),
-    Listing.NOT: _bad("one that was begun just now is not listed", lost=ORPHANS),
+    Listing.UNTIMED: _bad(
+        "the time at which they began (Initiated) is wrong",
+        needed=False,
+        lost=f"{ORPHANS}; streamup sweep removes nothing here",
+        advice="Let a lifecycle rule remove them.",
+    ),
+    Listing.NOT: _bad(
+        "one that was begun just now is not listed", lost=ORPHANS, advice="Let a lifecycle rule remove them."
+    ),
 }
 
 OWN_EXPIRY = {
