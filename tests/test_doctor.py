@@ -225,6 +225,8 @@ async def test_without_list_what_is_missing_looks_forbidden(examine, relay, also
     there = []
 
     def refuse(name, request):
+        if name == "DeleteObject":
+            there.clear()
         there.extend([name] if name in {"PutObject", "CompleteMultipartUpload"} else [])
         looks = name == "HeadObject" and (also or not there)
         return denied(name)(name, request) if name == "HeadBucket" or looks else None
@@ -233,6 +235,7 @@ async def test_without_list_what_is_missing_looks_forbidden(examine, relay, also
     report = await examine()
     allowed = {action for one in report.documents["policy"]["Statement"] for action in one["Action"]}
     assert allowed == {"s3:ListBucket", *also}
+    assert by_check(report)["head (missing)"].mark is Mark.BAD
 
 
 @pytest.mark.usefixtures("briefly")

@@ -25,6 +25,7 @@ from streamup.config import Config
 from streamup.errors import StateDirectoryError
 from streamup.layout import Layout
 from streamup.stores import Multipart, ObjectMeta
+from streamup.stores.experiments import MARK
 from streamup.stores.s3 import S3Store
 from streamup.upload import Upload
 
@@ -107,6 +108,13 @@ async def test_what_a_row_knows_stays_and_what_none_knows_goes(place, store, run
     assert await ids(store) == {ours}
 
 
+async def test_the_experiments_of_a_start_are_not_disturbed(place, store, run):
+    fresh = await begin(store, "a/" + MARK + "1234")
+    async with opened(place.data):
+        pass
+    assert await run(older_than=NOW) == {fresh: Outcome.YOUNG}
+
+
 async def test_an_upload_that_has_ended_still_knows_what_it_has_not_aborted(place, store, run):
     ours = await begin(store, "key")
     ended = upload(multipart_id=ours)
@@ -128,8 +136,8 @@ async def test_a_creation_without_an_answer_protects_its_key_from_then_on(place,
     ("key", "seconds", "protected"),
     [
         ("a/key", 0, True),
-        ("a/key", -1, True),  # a listing has whole seconds, and clocks differ a little
-        ("a/key", -3, False),
+        ("a/key", -60, True),  # a listing has whole seconds, and clocks differ
+        ("a/key", -901, False),
         ("key", 0, True),  # a sweep of a longer prefix
         ("prefix/a/key", 0, True),  # of a shorter one
         ("a/other", 0, False),

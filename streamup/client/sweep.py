@@ -32,7 +32,6 @@ from streamup.errors import NoSuchMultipart, StateDirectoryBusy, StreamupError
 from streamup.stores import Multipart, Receipt
 from streamup.stores.experiments import MARK, trial
 from streamup.stores.s3 import S3Store
-from streamup.uploader import CLOCK_SLACK
 
 ASK_SECONDS = 10
 """A server that does not tell within this time what it holds is not asked any longer."""
@@ -42,7 +41,7 @@ ABORT_AGAIN_SECONDS = 0.5
 """Parts in flight may land after an abort; with doubled waits, the last look is 8 s after the first."""
 
 PLAUSIBLE = timedelta(minutes=15)
-"""S3 itself refuses requests whose time is further off. A store whose listings are has no ages to go by."""
+"""How far clocks may be apart: S3 refuses requests beyond that. A store whose listings are has no ages to go by."""
 
 
 class Refused(StreamupError):
@@ -209,7 +208,9 @@ class Sweep:
     async def _multipart(self, found: Multipart, now: datetime) -> None:
         age = now - found.initiated
         parts = await self._parts(found)
-        outcome = Outcome.GONE if parts is None else self._verdict(age)
+        # A server that starts, or a doctor, may be at it.
+        least = PLAUSIBLE if found.key.rpartition("/")[2].startswith(MARK) else timedelta(0)
+        outcome = Outcome.GONE if parts is None else self._verdict(age, least)
         if outcome is Outcome.REMOVED:
             outcome = await self._abort(found)
         sizes = {part.number: part.size for part in parts or ()}  # SeaweedFS lists what was overwritten, too
@@ -249,10 +250,10 @@ class Sweep:
             await asyncio.to_thread(file.path.unlink, missing_ok=True)
         self._settle(Orphan("part file", "", str(file.path), age.total_seconds(), None, file.size, outcome))
 
-    def _verdict(self, age: timedelta) -> Outcome:
+    def _verdict(self, age: timedelta, least: timedelta = timedelta(0)) -> Outcome:
         if self._removal is None:
             return Outcome.LISTED
-        return Outcome.YOUNG if age < self._removal.older_than else Outcome.REMOVED
+        return Outcome.YOUNG if age < max(self._removal.older_than, least) else Outcome.REMOVED
 
     def _settle(self, orphan: Orphan) -> None:
         self.summary.orphans += 1
@@ -266,9 +267,10 @@ class Sweep:
 def known(held: Holdings, found: Multipart) -> bool:
     """Whether some upload knows it, or may be about to: between `creating` and its id, any of its key may be its own.
 
-    Keys are compared by their ends: the server may store below another prefix than is swept.
+    Whose clock is behind is not known, so more are protected than can be meant. Keys are compared by their ends: the
+    server may store below another prefix than is swept.
     """
-    since = found.initiated + CLOCK_SLACK
+    since = found.initiated + PLAUSIBLE
     return found.multipart_id in held.multiparts or any(
         (found.key == key or found.key.endswith(f"/{key}") or key.endswith(f"/{found.key}"))
         and since >= datetime.fromtimestamp(creating, UTC)
