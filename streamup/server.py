@@ -306,7 +306,7 @@ class Server:
         """Take the body, and answer when its outcome is known or the store has taken too long."""
         try:
             if isinstance(intent, Create):
-                writer = await self._uploads.create(intent, subject)
+                writer = await self._uploads.create(intent, subject, hurried=exchange.body.awaited)
             else:
                 writer = await self._uploads.append(intent, subject)
         except (AlreadyComplete, NotFound, OffsetMismatch, UploadBusy) as error:

@@ -50,8 +50,8 @@ DOOR_SECONDS = 0.6
 """How long the store may take to say whether a key exists before a body is let in."""
 
 CLOSES_SECONDS = 0.8
-"""How long all waits at the door may take together. curl waits 1 s for 100 Continue, and then sends a body that was
-refused; the rest is for a busy machine.
+"""How long all waits at the door may take together for who is hurried. curl waits 1 s for 100 Continue, and then sends
+a body that was refused; the rest is for a busy machine. Others have sent their body already: ffmpeg's playlists queue.
 """
 
 PROMPT_SECONDS = 1.0
@@ -105,12 +105,13 @@ class Uploads:
 
     # -- appends ------------------------------------------------------------------------------------------------
 
-    async def create(self, intent: Create, subject: str) -> Writer:
+    async def create(self, intent: Create, subject: str, *, hurried: bool = False) -> Writer:
         """A new upload and its writer; or, by the policy `append`, the open upload of this key and a new writer.
 
+        `hurried`: the client waits for `100 Continue`, and not for long.
         Raises `UploadExists` (policy `reject`), `PreconditionFailed`, `SpoolFull`, `TooLarge`.
         """
-        closes = asyncio.get_running_loop().time() + CLOSES_SECONDS
+        closes = asyncio.get_running_loop().time() + CLOSES_SECONDS if hurried else None
         self._require_running()
         self._require_kept(intent.description)
         upload = self._prepare(intent, subject)
@@ -395,7 +396,7 @@ class Uploads:
             terms = replace(self._terms(body, start), may_be_empty=may_be_empty)
             return await self._enter(Writer(live, terms, self._clock()))
 
-    async def _let_end(self, key: str, closes: float) -> None:
+    async def _let_end(self, key: str, closes: float | None) -> None:
         """Before a newcomer is refused: let a writer settle whose body has ended or may end at once. One after another.
 
         A playlist that is PUT again has a predecessor which is all here, but not sealed yet; its client has gone and
@@ -585,8 +586,8 @@ class Uploads:
 
 
 @asynccontextmanager
-async def _until(deadline: float) -> AsyncIterator[None]:
-    """At the deadline (the loop's time) what is in the context is left, and that is no error."""
+async def _until(deadline: float | None) -> AsyncIterator[None]:
+    """At the deadline (the loop's time), if there is one, what is in the context is left, and that is no error."""
     with suppress(TimeoutError):
         async with asyncio.timeout_at(deadline):
             yield
