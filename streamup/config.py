@@ -345,7 +345,7 @@ class Config:
     cache_control: str | None = _of_an_object(
         "cache-control", _parse_field_value, "VALUE", "Cache-Control of objects whose client names none."
     )
-    prefixes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    prefixes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     """What of all this is another for keys below a prefix (which ends in `/`): `[prefix."…"]` in the TOML file."""
     allowed_hosts: tuple[str, ...] = _several(
         "allowed-host", _parse_host, "NAME", "Answer only to these names (and loopback). Repeatable."

@@ -98,7 +98,7 @@ class ObjectRules:
     """The options of every key: `default`, and what is another below a prefix (which ends in `/`)."""
 
     default: ObjectOptions = ObjectOptions()
-    prefixes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    prefixes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
     def of(self, key: str) -> ObjectOptions:
         options = self.default

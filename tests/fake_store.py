@@ -244,6 +244,8 @@ class FakeStore:
             multipart = self._multipart(key, multipart_id)
             if not 1 <= number <= self.limits.max_parts:
                 raise StoreRefused(f"part number {number}", status=400, code="InvalidArgument")
+            if body.sse_c_key_md5 != multipart.meta.sse_c_key_md5:
+                raise StoreRefused("parts have one key, from the beginning", status=400, code="InvalidRequest")
             data = self._checked(body, multipart.meta, damage)
             multipart = self._multipart(key, multipart_id)  # it may have been aborted while the body was read
             receipt = Receipt(number, len(data), self._etag(), body.crc64nvme, body.sha256)

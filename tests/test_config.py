@@ -350,7 +350,9 @@ def test_a_refused_sse_c_key_is_not_quoted():
 
 
 def test_secrets_are_not_shown():
-    assert "xxxx" not in repr(Config(sse_c_key=b"x" * 32, api_key_sha256=(b"x" * 32,)))
+    secret = b"x" * 32
+    config = Config(sse_c_key=secret, api_key_sha256=(secret,), prefixes={"a/": {"sse_c_key": secret}})
+    assert "xxxx" not in repr(config) + repr(config.objects) + repr(config.objects.each)
 
 
 def test_what_goes_with_objects_is_the_servers_and_then_the_prefixs():

@@ -150,7 +150,7 @@ def asked(front: Front) -> set[str]:
     return {what.partition(" ")[0] for what in front.refused}
 
 
-@pytest.mark.parametrize("place", ["file", "web identity"])
+@pytest.mark.parametrize("place", ["file", pytest.param("web identity", marks=pytest.mark.campaign)])
 def test_a_stream_outlives_its_credentials(serve, front, bucket, tmp_path, place):
     """They end while parts are on their way, and for a while nobody has others: parts are refused, then HEADs, which
     are answered without a word. All of it is sent again once there are new ones.

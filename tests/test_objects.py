@@ -119,6 +119,7 @@ def test_a_customers_object_is_downloaded_and_verified_with_its_key(bucket, tmp_
     assert verified.exit_code == 0, verified.output
 
 
+@pytest.mark.campaign
 def test_an_upload_waits_for_the_key_it_was_begun_with(serve, bucket):
     """After a restart with another key; SeaweedFS would make an object of parts under two keys. One that never had a
     key goes on without.

@@ -34,9 +34,10 @@ from streamup.errors import (
     UploadExists,
     WriterStopped,
 )
+from streamup.object_options import ObjectOptions
 from streamup.protocols import Append, BodyTerms, Create, Description
 from streamup.spool import Files, Spool
-from streamup.stores import Checksum
+from streamup.stores import NO_KEY, Checksum
 from streamup.upload import State
 from streamup.uploader import Uploader
 from streamup.uploads import Uploads
@@ -566,6 +567,24 @@ async def test_a_creation_that_is_cancelled_leaves_nothing_that_never_expires(pr
     await turns(100)
     live = process.uploads.open_upload("key", NOBODY)
     assert live is None or live.upload.expires(60) is not None
+
+
+async def test_an_upload_keeps_to_the_key_of_its_prefix_whatever_is_configured_later(start, store):
+    rules = [{"secret/": {"sse_c_key": key}} for key in (b"1" * 32, b"2" * 32)]
+    kept = {"secret/a": ObjectOptions(sse_c_key=b"1" * 32).sse_c_key_md5, "plain": NO_KEY}
+    async with start(prefixes=rules[0]) as process:
+        for key in kept:
+            await process.interrupted(b"0123456789ab", key=key)
+    async with start(prefixes=rules[1]) as process:
+        for key, md5 in kept.items():
+            assert process.uploads.open_upload(key, NOBODY).upload.meta.sse_c_key_md5 == md5
+            live = await process.uploads.write(
+                await process.uploads.append(append(12, key=key), NOBODY), Body(b"cdefghijklm")
+            )
+            await process.uploads.outcome(live, 5)
+            assert (store.objects[key].data, store.objects[key].meta.sse_c_key_md5) == (b"0123456789abcdefghijklm", md5)
+        new = await process.interrupted(b"abc", key="secret/b")
+        assert new.upload.meta.sse_c_key_md5 == ObjectOptions(sse_c_key=b"2" * 32).sse_c_key_md5
 
 
 # -- policies -----------------------------------------------------------------------------------------------------
