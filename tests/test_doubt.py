@@ -217,6 +217,9 @@ CASES = {
     "removed after a 200": Case(faults(end=Keeps(lost)), gone=True),
     # Ours, and not whole.
     "damaged, and said so": Case(faults(end=Keeps(flipped)), put=DAMAGED, multipart=DAMAGED),
+    "damaged, and only the answer says so": Case(
+        faults(end=Keeps(flipped), head=[shows(checksums={})] * 2), put=DAMAGED, multipart=DAMAGED
+    ),
     "damaged, no answer": Case(faults(end=(Keeps(flipped), DROP)), put=DAMAGED, multipart=DAMAGED),
     "shortened, no answer": Case(faults(end=(Keeps(shortened), DROP)), put=DAMAGED, multipart=DAMAGED, checksums=ANY),
     "shortened, and nobody says so": Case(
@@ -298,6 +301,7 @@ async def test_every_answer_ends_in_one_of_two(world, case, kind, checksum):
     expected = getattr(case, kind)
     assert (expected is COMPLETE) == (upload.state is State.COMPLETE), upload.reason
     assert expected is COMPLETE or upload.reason.startswith(expected)
+    assert case.stays == ("remove it" in (upload.reason or ""))
 
 
 class Killer:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import BODY, PART_BYTES, REST, START, Service, strict_store
-from fake_store import DROP, FakeStore
+from fake_store import DROP, FakeStore, Keeps, flipped, shortened
 from raw_client import (
     CHUNKED,
     EXPECT,
@@ -593,6 +593,16 @@ async def test_law_10_a_part_that_the_store_loses_never_becomes_an_object(servic
     refused(await client.answer(), 410)
     assert not service.store.objects
     assert (await service.ask("HEAD", f"/uploads/{found['id']}")).status == 410
+
+
+@pytest.mark.parametrize("data", [BODY, START[:1000]], ids=["parts", "one part"])
+@pytest.mark.parametrize("damage", [flipped, shortened])
+async def test_law_10_what_the_store_has_damaged_is_not_presented(service, data, damage):
+    for operation in ("complete_multipart", "put_object"):
+        service.store.fail(operation, (Keeps(damage), DROP))
+    answer = await service.ask("PUT", "/objects/a", data)
+    assert (410, None) == (answer.status, service.data("a"))
+    assert "not what was sent" in answer.detail
 
 
 async def test_law_10_what_the_spool_still_has_is_sent_again(service):

@@ -2,13 +2,15 @@
 
 import asyncio
 import random
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 import pytest
 from awscrt.checksums import crc64nvme
-from fake_store import DROP, FakeStore
+from fake_store import DROP, FakeStore, Tells
 
 from streamup import uploader as module
 from streamup.accumulator import Accumulator
@@ -756,6 +758,18 @@ async def test_a_listing_that_disagrees_is_asked_for_a_minute_and_is_no_reason_t
     world.executor.shutdown()
 
 
+@pytest.mark.parametrize("odd", [{"number": 7}, {"size": 9}, {"etag": '"other"'}], ids=str)
+async def test_a_listing_is_compared_by_number_size_and_etag(tmp_path, odd):
+    clock = Clock(step=15.0)
+    world = World(tmp_path, FakeStore(clock=clock.date), clock)
+    await world.checkpoint.open()
+    world.store.fail("list_parts", Tells(lambda listed: [*listed[:1], replace(listed[1], **odd), *listed[2:]]))
+    assert await outcome_of(world) == (State.COMPLETE, "")
+    assert world.store.calls["list_parts"] == 2
+    await world.checkpoint.close()
+    world.executor.shutdown()
+
+
 async def test_a_listing_that_is_refused_is_no_reason_to_fail(world, store):
     store.fail("list_parts", NoSuchMultipart)
     assert await outcome_of(world) == (State.COMPLETE, "")
@@ -773,6 +787,49 @@ async def test_a_missing_receipt_fails_before_the_store_is_asked(world, store, n
     drain._turn = lose
     await drain.run()
     assert (State.FAILED, 0) == (upload.state, store.calls["complete_multipart"])
+
+
+@pytest.mark.parametrize("odd", [{"number": 1}, {"size": 9}, {"size": 11}, {"crc64nvme": None}], ids=str)
+@pytest.mark.parametrize("number", [2, 3])
+async def test_receipts_that_do_not_fit_fail_before_the_store_is_asked(world, store, odd, number):
+    world.clock.step = 15.0  # or a listing that disagrees would be asked again for ever
+    upload, drain = await world.upload()
+
+    async def spoil():
+        upload.receipts[number] = replace(upload.receipts[number], **odd)
+
+    drain._turn = spoil
+    await drain.run()
+    assert (State.FAILED, 0) == (upload.state, store.calls["complete_multipart"])
+    assert "receipt" in upload.reason
+
+
+async def test_receipts_whose_sizes_only_add_up_fail_before_the_store_is_asked(world, store):
+    world.clock.step = 15.0
+    upload, drain = await world.upload()
+
+    async def shift():
+        for number, size in ((1, 9), (2, 11)):
+            upload.receipts[number] = replace(upload.receipts[number], size=size)
+
+    drain._turn = shift
+    await drain.run()
+    assert (State.FAILED, 0) == (upload.state, store.calls["complete_multipart"])
+
+
+async def test_sha256_is_computed_in_a_thread(world):
+    readers = set()
+
+    class Watched(Files):
+        def read(self, path, start, end):
+            readers.add(threading.current_thread())
+            return super().read(path, start, end)
+
+    _, drain = await world.upload(meta=ObjectMeta("t", Checksum.SHA256))
+    drain._shared.files = Watched()
+    await drain.run()
+    assert readers
+    assert threading.current_thread() not in readers
 
 
 # -- cut short anywhere -------------------------------------------------------------------------------------------
