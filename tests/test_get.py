@@ -25,6 +25,7 @@ from streamup.client.reading import Patience
 from streamup.client.source import StoreSource
 from streamup.errors import (
     AccessDenied,
+    CredentialsExpired,
     Different,
     Interrupted,
     NoSuchObject,
@@ -376,6 +377,10 @@ async def test_what_waiting_cannot_mend_is_not_waited_for(store, target):
     keep(store)
     store.fail("read", AccessDenied)
     with pytest.raises(AccessDenied):
+        await download(store, target, patience=60.0)
+    store.fail("head", CredentialsExpired, None, CredentialsExpired, CredentialsExpired)
+    await download(store, target, patience=60.0)
+    with pytest.raises(CredentialsExpired):  # fresh ones were no better
         await download(store, target, patience=60.0)
     store.fail("head", StoreRefused)
     with pytest.raises(StoreRefused):

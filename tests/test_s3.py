@@ -632,6 +632,115 @@ async def test_credentials_that_cannot_be_fetched_now_are_asked_for_again(wire, 
     assert wire.requests == []
 
 
+# Reading
+
+
+async def pieces(store, start=0, end=6, etag='"e"'):
+    return b"".join([piece async for piece in store.read("k", start, end, etag)])
+
+
+def span(body, start=0, size=100, **fields):
+    return answer(206, body, ETag='"e"', Content_Range=f"bytes {start}-{start + len(body) - 1}/{size}", **fields)
+
+
+async def test_a_read_asks_for_its_span_of_its_object(store, wire):
+    wire.answers.append(span("abcdef", 10))
+    assert await pieces(store, 10, 16) == b"abcdef"
+    (request,) = wire.requests
+    assert (request.headers["range"], request.headers["if-match"]) == ("bytes=10-15", '"e"')
+
+
+async def test_a_whole_object_is_no_answer_for_a_span(store, wire):
+    wire.reply = lambda _: answer(200, "abcdef", ETag='"e"')
+    assert await pieces(store, 0, 6) == b"abcdef"
+    for start, end in ((0, 5), (1, 6)):
+        with pytest.raises(errors.StoreRefused):
+            await pieces(store, start, end)
+
+
+async def test_another_object_is_noticed_where_the_store_ignores_if_match(store, wire):
+    wire.answers.append(span("abcdef"))
+    with pytest.raises(errors.StorePrecondition):
+        await pieces(store, etag='"f"')
+
+
+async def test_bytes_that_end_early_or_stay_away_ask_for_another_attempt(wire):
+    async def short(_, writer):
+        writer.write(span("abcdef").removesuffix(b"def"))
+        writer.close()
+
+    async def stalled(reader, writer):
+        writer.write(span("abcdef").removesuffix(b"def"))
+        await silent(reader, writer)
+
+    wire.answers += [short, stalled, error_at(403, "AccessDenied"), error_at(503, "SlowDown")]
+    async with store_at(wire, deadlines=Deadlines(stall=0.2)) as store:
+        for kind in (errors.StoreUnavailable, errors.StoreUnavailable, errors.AccessDenied, errors.StoreThrottled):
+            with pytest.raises(kind):
+                await pieces(store)
+
+
+def error_at(status, code):
+    return answer(status, error(code))
+
+
+def listed(parts, *, more=False, total=3):
+    """GetObjectAttributes."""
+    rows = "".join(
+        f"<Part><PartNumber>{number}</PartNumber><Size>{size}</Size><ChecksumSHA256>{value}</ChecksumSHA256></Part>"
+        for number, size, value in parts
+    )
+    next_marker = f"<NextPartNumberMarker>{parts[-1][0]}</NextPartNumberMarker>" if more else ""
+    truncated = f"<IsTruncated>{str(more).lower()}</IsTruncated>{next_marker}"
+    told = f"<ObjectParts><PartsCount>{total}</PartsCount>{truncated}{rows}</ObjectParts>"
+    return answer(200, f"<GetObjectAttributesResponse>{told}</GetObjectAttributesResponse>")
+
+
+def head_of(size, count=3):
+    return answer(206, "x" * size, ETag='"e"', **({"x-amz-mp-parts-count": count} if count else {}))
+
+
+async def test_parts_are_listed_page_by_page_with_their_checksums(store, wire):
+    wire.answers += [head_of(5), listed([(1, 5, "AA=="), (2, 5, "BB==")], more=True), listed([(3, 1, "CC==")])]
+    parts = await store.parts_of("k")
+    assert [(part.number, part.size, part.checksums) for part in parts] == [
+        (1, 5, {"sha256": "AA=="}),
+        (2, 5, {"sha256": "BB=="}),
+        (3, 1, {"sha256": "CC=="}),
+    ]
+    assert [request.method for request in wire.requests] == ["HEAD", "GET", "GET"]
+    assert wire.requests[2].headers["x-amz-part-number-marker"] == "2"
+
+
+@pytest.mark.parametrize(
+    "refused", [error_at(403, "AccessDenied"), error_at(501, "NotImplemented"), listed([(1, 5, "AA==")]), listed([])]
+)
+async def test_parts_that_are_not_all_listed_are_asked_for_one_by_one(store, wire, refused):
+    wire.answers += [head_of(5), refused]
+    sizes = {"1": 5, "2": 4, "3": 3}
+    wire.reply = lambda request: head_of(sizes[request.target.rpartition("=")[2]])
+    assert [(part.number, part.size) for part in await store.parts_of("k")] == [(1, 5), (2, 4), (3, 3)]
+
+
+@pytest.mark.parametrize("reply", [head_of(5, count=None), error_at(416, ""), error_at(400, ""), error_at(403, "")])
+async def test_a_store_that_tells_no_parts_is_not_asked_further(store, wire, reply):
+    wire.reply = lambda _: reply
+    assert await store.parts_of("k") is None
+    assert {request.method for request in wire.requests} == {"HEAD"}  # on 400 botocore itself asks for the region
+
+
+async def test_an_object_of_one_part_needs_no_list(store, wire):
+    wire.answers.append(head_of(5, count=1))
+    assert [(part.number, part.size) for part in await store.parts_of("k")] == [(1, 5)]
+    assert len(wire.requests) == 1
+
+
+async def test_parts_that_cannot_be_asked_for_now_are_not_unknown(store, wire):
+    wire.answers.append(error_at(503, ""))
+    with pytest.raises(errors.StoreThrottled):
+        await store.parts_of("k")
+
+
 # Profiles
 
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from streamup.client.proof import Cut
 from streamup.client.source import Source
-from streamup.errors import AccessDenied, Interrupted, StorePrecondition, StoreUnavailable
+from streamup.errors import AccessDenied, CredentialsExpired, Interrupted, StorePrecondition, StoreUnavailable
 from streamup.layout import MIB
 
 T = TypeVar("T")
@@ -48,7 +48,8 @@ class Patience:
 
     async def pause(self, error: StoreUnavailable) -> None:
         """Wait before another attempt. Raises `Interrupted` when it was long enough, and what waiting cannot mend."""
-        if isinstance(error, AccessDenied):
+        stale = isinstance(error, CredentialsExpired) and self._failures  # the second attempt had fresh ones
+        if isinstance(error, AccessDenied) or stale:
             raise error
         if time.monotonic() - self._last > self._seconds:
             raise Interrupted(f"{_sentence(error)} The same command goes on where this ended.") from error

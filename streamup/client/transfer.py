@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from streamup.client.compare import Comparison
@@ -26,8 +26,8 @@ class Way:
 
     endpoint_url: str | None = None
     path_style: bool = False
-    sse_c_key: bytes | None = None
-    token: str | None = None
+    sse_c_key: bytes | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
     parallel: int = PARALLEL
     show: Show | None = None
     say: Callable[[str], None] = lambda _: None
