@@ -486,13 +486,22 @@ def _doctor(store: str | None, *, as_json: bool, **values: Any) -> None:
     config = _store_config(store, values)
     doctor = Doctor(config, _store, lambda finding: click.echo(as_line(finding) if as_json else row(finding)))
     problem = None
+
+    async def examine() -> None:
+        stop = asyncio.create_task(_stop_signal().wait())
+        examination = asyncio.create_task(doctor.examine())
+        await asyncio.wait({stop, examination}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        examination.cancel()  # if it is not done: it cleans up, unless a second signal comes
+        await examination
+
     try:
-        asyncio.run(doctor.examine())
+        asyncio.run(examine())
     except StoreUnavailable as error:
         problem = f"The store cannot be asked now: {error}"
     except StreamupError as error:
         raise Failure("\n".join([str(error), *doctor.report.left_behind])) from error
-    except KeyboardInterrupt:
+    except asyncio.CancelledError:
         problem = "Interrupted."
     report = doctor.report
     if as_json:

@@ -482,6 +482,15 @@ async def test_moto_compares_nothing():
 # --- a store that goes away, an operator who does
 
 
+@pytest.mark.usefixtures("briefly")
+async def test_a_fault_at_one_request_is_a_finding(examine, relay):
+    """As SeaweedFS answers `--sse aws:kms` where it has no keys."""
+    relay.refuse = lambda name, _: answer(500, error("InternalError")) if name == "UploadPart" else None
+    report = await examine()
+    assert "500 InternalError" in by_check(report)["upload part"].detail
+    assert not report.healthy
+
+
 async def test_a_store_that_goes_away_meanwhile_is_no_finding(examine, relay):
     relay.refuse = lambda name, _: answer(503, error("SlowDown")) if name == "ListParts" else None
     with pytest.raises(StoreUnavailable):
@@ -492,7 +501,8 @@ async def test_a_store_that_goes_away_meanwhile_is_no_finding(examine, relay):
 ENVIRON = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
-async def test_ctrl_c_removes_what_was_written(relay, client, bucket):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interruption_removes_what_was_written(relay, client, bucket, number):
     held = asyncio.Event()
 
     async def wait():
@@ -505,7 +515,7 @@ async def test_ctrl_c_removes_what_was_written(relay, client, bucket):
         *command, "--s3-path-style", env={**os.environ, **ENVIRON}, stdout=-1, stderr=-1
     )
     await asyncio.wait_for(held.wait(), 20)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 3, err.decode()
     assert "✓ upload part" in out.decode()

@@ -75,7 +75,7 @@ KMS_ACTIONS = ("kms:Decrypt", "kms:GenerateDataKey")
 WITH_OPTIONS = (PUT, CREATE)
 """Those whose requests carry what goes with an object: tags and an ACL take permissions of their own."""
 
-WITHOUT = "Take a store, or a version of it, that does this: streamup cannot do without."
+WITHOUT = "Leave out what the store may not have (--sse, --storage-class), or take a store that does this."
 
 OWNED = "bucket-owner-full-control"
 """The ACL that buckets of another account demand."""
@@ -178,11 +178,8 @@ class Doctor:
         """Say what an experiment has shown, or that it did not come to an end."""
         try:
             found = await experiment()
-        except (AccessDenied, StoreRefused) as error:
-            self._say(check, _unknown(str(error)))
-        except StoreUnavailable as error:
-            if error.status != HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise
+        except (AccessDenied, StoreRefused, StoreUnavailable) as error:
+            _raise_absence(error)
             self._say(check, _unknown(str(error)))
         else:
             self._say(check, verdicts[found])
@@ -264,7 +261,8 @@ class Doctor:
         async with trial(store, known) as begun, self._cleaning(begun):
             try:
                 await begun.put()
-            except (AccessDenied, StoreRefused):
+            except (AccessDenied, StoreRefused, StoreUnavailable) as error:
+                _raise_absence(error)
                 return False
         return True
 
@@ -280,9 +278,10 @@ class Doctor:
                 await attempt()
             except AccessDenied as error:
                 self._deny(permission, error)
-            except StoreRefused as error:
+            except (StoreRefused, StoreUnavailable) as error:
+                _raise_absence(error)
                 self._failed.add(permission.name)
-                refused = _bad(f"the store refuses: {error}", lost=permission.lost, advice=WITHOUT)
+                refused = _bad(f"the store's answer: {error}", lost=permission.lost, advice=WITHOUT)
                 self._say(permission.name, refused if permission.starts else _unknown(str(error)))
             else:
                 self._doubtful -= set(permission.actions)
@@ -500,6 +499,13 @@ class Listing(Enum):
     EXACT = "itself, but only where its key is named"
     UNTIMED = "itself, with a wrong time"
     NOT = "nothing"
+
+
+def _raise_absence(error: StoreError) -> None:
+    """A store that does not answer now says nothing of itself. One that has a fault at just this request does (500)."""
+    said = isinstance(error, AccessDenied | StoreRefused) or error.status == HTTPStatus.INTERNAL_SERVER_ERROR
+    if not said:
+        raise error
 
 
 def _good(detail: str) -> Finding:
