@@ -114,7 +114,7 @@ DELETE = Permission(
     "delete",
     "DeleteObject",
     ("s3:DeleteObject",),
-    "--deletes; and what this writes stays behind",
+    "--deletes; an object that the store has damaged cannot be removed; and what this writes stays behind",
     PUT.name,
     starts=False,
 )
