@@ -614,7 +614,7 @@ class Drain:
                     return attempt, races + 1
                 raise _FailedError("conflict: another request to this key came in between") from error
             case InvalidPart():
-                raise _FailedError(f"the store does not have a part it has confirmed: {error}") from error
+                raise _FailedError(f"the store does not take a part it has confirmed: {error}") from error
             case NoSuchMultipart() if repeated and races < MOST_REFUSALS:
                 await self._shared.give_way(races)  # an earlier attempt may have taken the parts, and not be done
                 return attempt, races + 1

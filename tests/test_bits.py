@@ -71,6 +71,7 @@ def test_a_bit_that_turns_in_the_spool_fails_the_upload(server, bucket, meddler,
             assert server.uploads(key)[0]["state"] == "failed"
     until(lambda: not server.spooled(), what="an empty spool")
     assert [] == bucket.keys(f"{prefix_of(server)}{kind}-")
+    until(lambda: not bucket.multiparts(prefix_of(server)), what="no parts left behind")
 
 
 @pytest.mark.parametrize("checksum", ["crc64nvme", "sha256"])

@@ -163,9 +163,9 @@ CASES = {
     # No effect, and an answer that says no.
     "a refusal": Case(faults(end=StoreRefused), put="the store refused", multipart="the store refused"),
     "NoSuchUpload": Case(faults(end=[NoSuchMultipart]), multipart=LOST, only="multipart"),
-    "InvalidPart": Case(faults(end=InvalidPart), multipart="the store does not have a part", only="multipart"),
+    "InvalidPart": Case(faults(end=InvalidPart), multipart="the store does not take a part", only="multipart"),
     "a part that the store has lost": Case(
-        faults(put_part=Keeps(lost)), multipart="the store does not have a part", only="multipart"
+        faults(put_part=Keeps(lost)), multipart="the store does not take a part", only="multipart"
     ),
     "a part that the store has shortened": Case(
         faults(put_part=Keeps(shortened)), multipart="the store refused", only="multipart", checksums=ANY
@@ -174,7 +174,7 @@ CASES = {
         faults(put_part=Keeps(flipped)), multipart="the store refused", only="multipart"
     ),
     "a receipt that was not the store's": Case(
-        faults(put_part=shows(etag='"other"')), multipart="the store does not have a part", only="multipart"
+        faults(put_part=shows(etag='"other"')), multipart="the store does not take a part", only="multipart"
     ),
     "BadDigest": Case(faults(end=BadDigest), multipart="the store refused"),
     "BadDigest for ever": Case(faults(end=[BadDigest] * 9), put="the store refused", multipart="the store refused"),

@@ -697,7 +697,7 @@ async def test_no_receipt_of_a_lost_multipart_outlives_it(world, store):
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        (InvalidPart, "the store does not have a part it has confirmed"),
+        (InvalidPart, "the store does not take a part it has confirmed"),
         (NoSuchMultipart, "the store has lost the multipart upload"),
         (StorePrecondition, "precondition:"),
         (BadDigest, "the store refused"),
