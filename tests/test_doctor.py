@@ -170,7 +170,7 @@ async def test_the_cors_rules_it_prints_are_some_that_it_is_content_with(examine
     assert "CORS" in marked(report, Mark.GOOD)
 
 
-@pytest.mark.usefixtures("small_parts")
+@pytest.mark.usefixtures("briefly")
 async def test_a_bucket_that_keeps_versions_keeps_none_of_this(examine, relay, client, bucket):
     client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     report = await examine(bucket=bucket)
@@ -201,7 +201,7 @@ DENIALS = {
 }
 
 
-@pytest.mark.usefixtures("small_parts")
+@pytest.mark.usefixtures("briefly")
 @pytest.mark.parametrize("name", DENIALS)
 async def test_a_permission_that_is_missing_is_the_one_that_is_named(examine, relay, weed, name):
     relay.refuse = denied(name)
@@ -275,7 +275,7 @@ async def test_an_explicit_denial_is_not_mended_by_allowing(examine, relay):
     assert "resource-based policy denies it" in by_check(report)["upload part"].advice
 
 
-@pytest.mark.usefixtures("small_parts")
+@pytest.mark.usefixtures("briefly")
 async def test_what_cannot_be_removed_is_named(examine, relay):
     relay.refuse = denied("DeleteObject", "AbortMultipartUpload")
     *_, last = report_left = (await examine()).left_behind
