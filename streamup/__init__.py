@@ -31,14 +31,17 @@ The map
 `auth`, `config`   who may do what; what the operator decides
 `local`            the embedded store of `serve --local`
 `client/`          what the command line does against a server or a store: look, download, compare
-`cli`              wires the above; nothing else does
+`service`          wires the above from start to stop; nothing else does
+`cli`              the commands
+`options`, `logs`  how options are written, how records are
+`signals`          the first asks to end in order, the second ends
 `failpoints`       named places where a test may kill the process
 =================  ==============================================================================================
 
-Imports point one way: `cli → server · local · client → answers · auth · body → uploads → registry → writer · recovery ·
-uploader → accumulator → spool · checkpoint → protocols → upload → stores → config → layout · keys · forwarded ·
-object_options · digests · hashes → errors`. Pure rooms import the standard library only. `tests/test_rooms.py` holds
-the map to this.
+Imports point one way: `cli → service · logs → server · local · client · options · signals → answers · auth · body →
+uploads → registry → writer · recovery · uploader → accumulator → spool · checkpoint → protocols → upload → stores →
+config → layout · keys · forwarded · object_options · digests · hashes → errors`. Pure rooms import the standard library
+only. `tests/test_rooms.py` holds the map to this.
 
 A byte's way: `body.RequestBody.read` → `writer.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`
 (received) → `uploader.Drain` → `stores.ObjectStore.put_part` → `checkpoint.Checkpoint.add_receipt`, and the part file

@@ -109,7 +109,7 @@ class Service:
         self._clients: list[Client] = []
 
     async def start(self, boot_id: str = BOOT) -> None:
-        """As `cli.serve` does it."""
+        """As `service.serve` does it."""
         self.spool.directory.mkdir(parents=True, exist_ok=True)
         self._stack.enter_context(self.executor)
         await self.checkpoint.open()

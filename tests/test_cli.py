@@ -21,7 +21,7 @@ from aiohttp import web
 from click.testing import CliRunner
 from moto.server import ThreadedMotoServer
 
-from streamup import cli
+from streamup import cli, logs, service
 from streamup.client.remote import Remote, RemoteError
 from streamup.client.table import human_size, printable
 from streamup.config import OPTIONS, Config
@@ -53,8 +53,8 @@ def configure(monkeypatch):
         async def serve(config: Config) -> None:
             seen.append(config)
 
-        monkeypatch.setattr(cli, "serve", serve)
-        monkeypatch.setattr(cli, "_start_logging", lambda _: None)
+        monkeypatch.setattr(service, "serve", serve)
+        monkeypatch.setattr(logs, "start", lambda _: None)
         result = CliRunner(env=env).invoke(cli.main, ["serve", *line.split()])
         if seen:
             assert result.exit_code == 0, result.output
@@ -220,13 +220,13 @@ def test_help_and_version():
 
 SERVE = """
 import asyncio, sys, time
-from streamup import cli
+from streamup import cli, service
 async def start(config, stack):
     stack.callback(print, "embedded store stopped", flush=True)
     stack.callback(print, "server stopped", flush=True)
     {start}
     return "http://127.0.0.1:1"
-cli._start = start
+service._start = start
 cli.main(["serve", "--local", "--data", "state"])
 """
 
@@ -289,10 +289,10 @@ def test_a_failed_start_says_why_and_leaves_nothing_behind(error, exit_code, mes
 
 
 def test_the_welcome_says_what_to_try():
-    local = cli._welcome(Config(local=True), "http://127.0.0.1:8080")
+    local = service._welcome(Config(local=True), "http://127.0.0.1:8080")
     assert "curl -T FILE http://127.0.0.1:8080/objects/" in local
     assert str(Path("streamup-data").resolve()) in local
-    remote = cli._welcome(Config(bucket="b", prefix="p/", api_key_sha256=(DIGEST,)), "https://[::]:8080")
+    remote = service._welcome(Config(bucket="b", prefix="p/", api_key_sha256=(DIGEST,)), "https://[::]:8080")
     assert "s3://b/p/" in remote
     assert 'curl -H "Authorization: Bearer $KEY" -T FILE' in remote
     assert DIGEST.hex() not in remote
@@ -308,20 +308,20 @@ def test_the_welcome_says_what_to_try():
     ],
 )
 def test_the_address_in_the_welcome_can_be_reached(changes, url):
-    assert cli._url(Config(**changes), 5) == url
+    assert service._url(Config(**changes), 5) == url
 
 
 async def test_a_store_that_is_away_does_not_stop_the_start(monkeypatch, caplog):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
-    monkeypatch.setattr(cli, "PROBE_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(service, "PROBE_AGAIN_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     config = Config(bucket="bucket", prefix="p/", s3_endpoint_url=f"http://127.0.0.1:{port}", s3_path_style=True)
     async with AsyncExitStack() as stack:
-        store = await cli._open_store(config, stack)
+        store = await service._open_store(config, stack)
         uploader = Uploader(store, None, Files(), parallel_parts=1, clock=time.time, jitter=random.Random())
-        await cli._ask_store(store, uploader, stack)
+        await service._ask_store(store, uploader, stack)
         assert "the store cannot be asked now" in caplog.text
         assert not uploader.opened.is_set(), "nothing is sent to a store that nobody knows"
         moto = ThreadedMotoServer(ip_address="127.0.0.1", port=port)
@@ -335,12 +335,12 @@ async def test_a_store_that_is_away_does_not_stop_the_start(monkeypatch, caplog)
 
 
 def test_the_data_directory_is_ours_alone(tmp_path):
-    spool = cli._state_directory(tmp_path / "a" / "b")
+    spool = service._state_directory(tmp_path / "a" / "b")
     assert spool.stat().st_mode & 0o777 == 0o700
     assert spool.parent.stat().st_mode & 0o777 == 0o700
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="Choose a directory"):
-        cli._state_directory(tmp_path / "file")
+        service._state_directory(tmp_path / "file")
 
 
 # --- logging
@@ -358,7 +358,7 @@ def restored_logging():
 @pytest.mark.usefixtures("restored_logging")
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_a_log_line_cannot_be_forged(log_format, capsys):
-    cli._start_logging(log_format)
+    logs.start(log_format)
     try:
         int("first\n2026-01-01 forged\x1b[2J\u2028")
     except ValueError:

@@ -18,7 +18,7 @@ from test_uploads import (
     until,
 )
 
-from streamup import accumulator, cli, registry, uploader
+from streamup import accumulator, registry, service, uploader
 from streamup.errors import (
     AlreadyComplete,
     CheckpointError,
@@ -495,11 +495,11 @@ async def test_the_store_is_asked_again_after_it_has_refused_a_probe(process, mo
         if answer := answers.pop(0):
             raise answer
 
-    monkeypatch.setattr(cli, "_probe", probe)
-    monkeypatch.setattr(cli, "PROBE_AGAIN_SECONDS", 0.001)
+    monkeypatch.setattr(service, "_probe", probe)
+    monkeypatch.setattr(service, "PROBE_AGAIN_SECONDS", 0.001)
     process.uploader.opened.clear()
     with caplog.at_level(logging.ERROR):
-        await cli._probe_later(process.store, process.uploader)
+        await service._probe_later(process.store, process.uploader)
     assert (True, []) == (process.uploader.opened.is_set(), answers)
     assert "the bucket is being moved" in caplog.text
 

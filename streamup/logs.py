@@ -1,0 +1,47 @@
+"""Log records as lines on stderr, for people or for machines: nothing that a client has sent can forge one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+from streamup.client.table import printable
+
+
+class TextLines(logging.Formatter):
+    """A line for each record. A traceback's lines are indented, so that no message can forge a record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = f"{time} {record.levelname.lower():8} {record.name}: {printable(record.getMessage())}"
+        if record.exc_info:
+            traceback = self.formatException(record.exc_info).split("\n")
+            line = "\n    ".join([line, *map(printable, traceback)])
+        return line
+
+
+class JsonLines(logging.Formatter):
+    """A JSON object for each record, on one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": printable(record.getMessage()),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def start(log_format: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # It logs a traceback for each malformed request, so anybody could fill the disk. Faults of ours we log ourselves.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    # It logs each search for credentials, and a traceback for each that fails. What came of it we say.
+    logging.getLogger("aiobotocore.credentials").setLevel(logging.CRITICAL)

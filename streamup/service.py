@@ -1,0 +1,189 @@
+"""The service from start to stop: here its rooms are wired to each other, and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import resource
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+import click
+
+from streamup.checkpoint import Checkpoint
+from streamup.config import Config
+from streamup.errors import ConfigError, StoreError, StoreUnavailable
+from streamup.local import LocalStore
+from streamup.recovery import boot_id
+from streamup.server import Server
+from streamup.signals import stop_signal
+from streamup.spool import Files, Spool
+from streamup.stores.probe import probe
+from streamup.stores.s3 import S3Store
+from streamup.uploader import Uploader
+from streamup.uploads import Uploads
+
+PROBE_SECONDS = 15.0
+"""How long a start waits for the store to say what it can do."""
+
+PROBE_AGAIN_SECONDS = 3.0
+
+log = logging.getLogger("streamup")
+
+
+async def serve(config: Config) -> None:
+    """Run the service until SIGTERM or SIGINT; a second one ends the process at once (law 1: nothing is lost).
+
+    What starts later is stopped earlier: the listener first, the embedded store last.
+    """
+    _raise_descriptors()
+    stop = asyncio.create_task(stop_signal().wait(), name="stop signal")
+    async with AsyncExitStack() as stack:
+        # A task of its own, so that a signal also ends a start that waits for a store which does not answer.
+        start = asyncio.create_task(_start(config, stack), name="start")
+        await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():
+            start.cancel()
+            await asyncio.gather(start, return_exceptions=True)
+            return
+        click.echo(_welcome(config, await start))
+        await stop
+        log.info("stopping: no new requests, and %g s for parts on their way", config.grace_seconds)
+
+
+def _raise_descriptors() -> None:
+    """As many open files as we may have: each client takes one, and the usual 1,024 are soon gone."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS calls it unlimited, and then refuses that
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+async def _start(config: Config, stack: AsyncExitStack) -> str:
+    """Bring the rooms up, each with its end on the `stack`. Returns the server's URL.
+
+    The checkpoint comes first: its lock refuses a second process on the same state directory.
+    """
+    directory = _state_directory(config.data)
+    checkpoint = Checkpoint(config.data / "checkpoint.sqlite", stack.enter_context(ThreadPoolExecutor(1, "checkpoint")))
+    await checkpoint.open()
+    stack.push_async_callback(checkpoint.close)
+    store = await _open_store(config, stack)
+    files = Files()
+    jitter = random.Random()  # noqa: S311 - spreads retries, protects nothing
+    uploader = Uploader(store, checkpoint, files, parallel_parts=config.parallel_parts, clock=time.time, jitter=jitter)
+    await _ask_store(store, uploader, stack)
+    spool = Spool(directory, config.spool_bytes, files, floor=config.disk_floor_bytes)
+    # Hexadecimal: an id may begin a word on the command line, and a "-" there would be an option.
+    uploads = Uploads(config, uploader, checkpoint, spool, clock=time.time, random_token=lambda: secrets.token_hex(16))
+    server = Server(config, uploads, store)
+    await uploads.recover(boot_id())
+    stack.push_async_callback(server.stop)
+    await server.start()
+    return _url(config, server.addresses[0][1])
+
+
+def _state_directory(data: Path) -> Path:
+    """The spool's directory below `data`. Nobody else may look in."""
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        spool = data / "spool"
+        spool.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--data {data} cannot be used: {error}. Choose a directory that this user can write."
+        ) from error
+    return spool
+
+
+async def _open_store(config: Config, stack: AsyncExitStack) -> S3Store:
+    """The store, and what it can do."""
+    local = await stack.enter_async_context(LocalStore(config.data, config.bucket)) if config.local else None
+    return await stack.enter_async_context(store_for(config, local))
+
+
+def store_for(config: Config, local: LocalStore | None = None) -> S3Store:
+    """The store that is configured; not entered yet."""
+    return S3Store(
+        config.bucket,
+        config.prefix,
+        endpoint_url=local.endpoint_url if local else config.s3_endpoint_url,
+        public_endpoint_url=config.s3_public_endpoint_url,
+        path_style=config.s3_path_style or config.local,
+        objects=config.objects,
+        parallel_parts=config.parallel_parts,
+        access_key=local.access_key if local else None,
+        secret_key=local.secret_key if local else None,
+    )
+
+
+async def _ask_store(store: S3Store, uploader: Uploader, stack: AsyncExitStack) -> None:
+    """Find out what the store can do before anything is sent to it. A store that is away now is asked again later:
+    streams go on while it is away, and so they must when this process is restarted meanwhile.
+    """
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            await _probe(store)
+    except (StoreUnavailable, TimeoutError) as error:
+        log.warning("the store cannot be asked now; uploads are taken, and wait in the spool: %s", error or "no answer")
+        uploader.opened.clear()
+        later = asyncio.create_task(_probe_later(store, uploader), name="probe")
+        stack.callback(later.cancel)
+
+
+async def _probe(store: S3Store) -> None:
+    for shortcoming in await probe(store):
+        log.warning("%s", shortcoming)
+
+
+async def _probe_later(store: S3Store, uploader: Uploader) -> None:
+    while not uploader.opened.is_set():
+        await asyncio.sleep(PROBE_AGAIN_SECONDS)
+        try:
+            await _probe(store)
+        except StoreUnavailable:
+            continue
+        except (ConfigError, StoreError) as error:
+            log.error("%s", error)  # noqa: TRY400 - a sentence for the operator, not a fault of ours
+        else:
+            uploader.opened.set()
+            log.info("the store answers; what waited in the spool is sent")
+
+
+def _url(config: Config, port: int) -> str:
+    """Where this machine reaches the server that listens on `port`."""
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.listen[0], config.listen[0])  # noqa: S104 - not bound
+    return f"{'https' if config.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _welcome(config: Config, url: str) -> str:
+    """What to try, and where things are."""
+    bucket = f"s3://{config.bucket}/{config.prefix}"
+    key = ' -H "Authorization: Bearer $KEY"' if config.api_key_sha256 else ""
+    return "\n".join(
+        [
+            f"streamup listens on {url} and stores objects in {'a store of its own' if config.local else bucket}",
+            f"{'objects, ' if config.local else ''}state and spool are in {config.data.resolve()}",
+            "",
+            "try:",
+            f"  curl{key} -T FILE {url}/objects/",
+            f"  ffmpeg -i INPUT -f mpegts - | curl{key} -T - {url}/objects/live.ts",
+            f"  curl{key} -I {url}/objects/live.ts    # interrupted? how far it has come",
+        ]
+    )
+
+
+def new_event_loop(config: Config) -> asyncio.AbstractEventLoop:
+    """From uvloop where that is installed (extra `fast`), but not for TLS: when the sender of a body has gone while
+    reading was paused, uvloop 0.23 throws away what it had decrypted (41 of 160 tails; asyncio none).
+    """
+    if config.tls_cert is not None:
+        return asyncio.new_event_loop()
+    try:
+        import uvloop  # noqa: PLC0415 - optional
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
