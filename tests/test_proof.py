@@ -24,7 +24,7 @@ from streamup.client.proof import (
     part_claims,
     spans_of,
 )
-from streamup.client.reading import SPAN_BYTES, spans_between
+from streamup.client.reading import MAX_SPAN_BYTES, SPAN_BYTES, span_bytes, spans_between
 from streamup.layout import MIB, Layout, choose_layout
 from streamup.stores import StoredObject, StoredPart
 
@@ -182,13 +182,19 @@ def test_the_spans_of_a_cut():
 def test_requests_cover_the_gaps_and_begin_and_end_where_parts_do(sizes, data):
     cut = tuple(sum(sizes[: index + 1]) for index in range(len(sizes)))
     gap = sorted(data.draw(st.tuples(st.integers(0, cut[-1] - 1), st.integers(1, cut[-1]))))
-    spans = list(spans_between([tuple(gap)] if gap[0] < gap[1] else [], cut))
+    spans = list(spans_between([tuple(gap)] if gap[0] < gap[1] else [], cut, SPAN_BYTES))
     assert [point for span in spans for point in span][::2][1:] == [end for _, end in spans][:-1]
     assert (spans[0][0], spans[-1][1]) == tuple(gap) if spans else gap[0] == gap[1]
     for start, end in spans:
         assert 0 < end - start <= SPAN_BYTES
         inside = [point for point in cut if start < point < end]
         assert not inside or end in cut or end == gap[1], "a part begun with others is read to its end"
+
+
+def test_large_objects_are_asked_for_in_larger_spans():
+    assert span_bytes(5, 8) == span_bytes(100 * MIB, 8) == SPAN_BYTES
+    assert span_bytes(1024 * MIB, 8) == 32 * MIB
+    assert span_bytes(1 << 40, 8) == MAX_SPAN_BYTES
 
 
 # What follows

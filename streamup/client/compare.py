@@ -11,7 +11,7 @@ from streamup.client.hashing import Hashing
 from streamup.client.known import Known, prove
 from streamup.client.progress import Progress
 from streamup.client.proof import Finding, Verdict, conclude
-from streamup.client.reading import Patience, in_parallel, pieces_of, spans_between
+from streamup.client.reading import Patience, in_parallel, pieces_of, span_bytes, spans_between
 from streamup.client.source import Source
 from streamup.errors import Different, Interrupted, TransferError
 
@@ -53,7 +53,7 @@ class Comparison:
     async def _read(self, descriptor: int, progress: Progress) -> None:
         """Byte by byte. Raises `Different` with the first that is: what lies before one that was found is read on."""
         size = self._known.stored.size
-        spans = iter(spans_between([(0, size)], self._known.cut or (size,)))
+        spans = iter(spans_between([(0, size)], self._known.cut or (size,), span_bytes(size, self._parallel)))
         differs = size
 
         async def work() -> None:

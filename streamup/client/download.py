@@ -24,7 +24,7 @@ from streamup.client.known import Known, prove
 from streamup.client.partial import Claimed, Partial
 from streamup.client.progress import Progress
 from streamup.client.proof import Finding, Verdict, conclude, likely_cuts, spans_of
-from streamup.client.reading import PARALLEL, Patience, in_parallel, pieces_of, spans_between
+from streamup.client.reading import PARALLEL, Patience, in_parallel, pieces_of, span_bytes, spans_between
 from streamup.client.source import Source
 from streamup.errors import Different
 
@@ -103,7 +103,7 @@ class Download:
         size, gaps = self._known.stored.size, arrivals.gaps()
         partial.check_room(size)
         progress.turn("downloading", size, size - sum(end - start for start, end in gaps))
-        spans = iter(spans_between(gaps, self._known.cut or (size,)))
+        spans = iter(spans_between(gaps, self._known.cut or (size,), span_bytes(size, self._parallel)))
 
         async def work() -> None:
             for span in spans:  # shared: each worker takes the next one
