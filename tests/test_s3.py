@@ -713,7 +713,14 @@ async def test_parts_are_listed_page_by_page_with_their_checksums(store, wire):
 
 
 @pytest.mark.parametrize(
-    "refused", [error_at(403, "AccessDenied"), error_at(501, "NotImplemented"), listed([(1, 5, "AA==")]), listed([])]
+    "refused",
+    [
+        error_at(403, "AccessDenied"),
+        error_at(501, "NotImplemented"),
+        answer(200, "the object itself"),
+        listed([(1, 5, "AA==")]),
+        listed([]),
+    ],
 )
 async def test_parts_that_are_not_all_listed_are_asked_for_one_by_one(store, wire, refused):
     wire.answers += [head_of(5), refused]
