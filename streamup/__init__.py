@@ -19,7 +19,10 @@ The map
 `spool`            part files on local disk, and the budget that bounds them
 `accumulator`      bytes in, part files out
 `stores/`          where finished bytes go: the `ObjectStore` interface, and S3
-`uploader`         part files in, an object out: parts under the semaphore, completion, outages
+`uploader`         what uploads share on their way into the store: permits for parts in flight, outages
+`read_back`        part files as bodies and through hashes, compared with what came off the socket
+`drain`            one upload's way into the store: its parts as they fill
+`completion`       ... and its object, exactly once, and proven
 `checkpoint`       what must survive a power cut, in SQLite
 `recovery`         what a restart finds
 `writer`           one append: from a body into the accumulator, until it ends or is stopped
@@ -39,12 +42,12 @@ The map
 =================  ==============================================================================================
 
 Imports point one way: `cli → service · logs → server · local · client · options · signals → answers · auth · body →
-uploads → registry → writer · recovery · uploader → accumulator → spool · checkpoint → protocols → upload → stores →
-config → layout · keys · forwarded · object_options · digests · hashes → errors`. Pure rooms import the standard library
-only. `tests/test_rooms.py` holds the map to this.
+uploads → registry → writer · recovery · drain → completion → uploader · read_back → accumulator → spool · checkpoint →
+protocols → upload → stores → config → layout · keys · forwarded · object_options · digests · hashes → errors`. Pure
+rooms import the standard library only. `tests/test_rooms.py` holds the map to this.
 
 A byte's way: `body.RequestBody.read` → `writer.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`
-(received) → `uploader.Drain` → `stores.ObjectStore.put_part` → `checkpoint.Checkpoint.add_receipt`, and the part file
+(received) → `drain.Drain` → `stores.ObjectStore.put_part` → `checkpoint.Checkpoint.add_receipt`, and the part file
 goes.
 
 The laws

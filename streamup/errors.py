@@ -45,6 +45,7 @@ StreamupError
 ├── CheckpointError             a commit did not happen; memory must be read again
 ├── StateDirectoryError         the state directory is of another version, or damaged
 │   └── StateDirectoryBusy      another process has it
+├── UploadFailed                an upload cannot become its object; it fails closed, for the reason given
 └── SpoolError                  a part file could not be written, synced or read: fail closed
 ```
 
@@ -306,6 +307,10 @@ class StateDirectoryError(StreamupError):
 
 class StateDirectoryBusy(StateDirectoryError):
     """Another process has it."""
+
+
+class UploadFailed(StreamupError):
+    """An upload cannot become its object. The message is the reason with which it ends."""
 
 
 class SpoolError(StreamupError):

@@ -16,12 +16,13 @@ from typing import Any
 
 from streamup.accumulator import Accumulator
 from streamup.checkpoint import Checkpoint, Record, SyncedFile
+from streamup.drain import Drain
 from streamup.errors import BadRequest, CheckpointError, SpoolError, StoreError, UploadError
 from streamup.failpoints import failpoint
 from streamup.recovery import part_names, survey
 from streamup.spool import Spool
 from streamup.upload import LIVE, State, Upload
-from streamup.uploader import Drain, Uploader
+from streamup.uploader import Uploader
 from streamup.writer import Live
 
 KEEP_SECONDS = 24 * 3600.0

@@ -12,9 +12,12 @@ import pytest
 from awscrt.checksums import crc64nvme
 from fake_store import DROP, FakeStore, Tells
 
+from streamup import completion
 from streamup import uploader as module
 from streamup.accumulator import Accumulator
 from streamup.checkpoint import Checkpoint
+from streamup.completion import Completion
+from streamup.drain import Drain
 from streamup.errors import (
     AccessDenied,
     BadDigest,
@@ -32,7 +35,7 @@ from streamup.recovery import part_names, survey
 from streamup.spool import Files, Spool
 from streamup.stores import Checksum, ObjectMeta
 from streamup.upload import State, Upload
-from streamup.uploader import Drain, Slots, Uploader
+from streamup.uploader import Slots, Uploader
 
 DATA = bytes(range(28))
 PARTS = [DATA[:10], DATA[10:20], DATA[20:]]
@@ -55,6 +58,7 @@ async def until(condition):
 def no_waiting(monkeypatch):
     monkeypatch.setattr(module, "BACKOFF_FIRST_SECONDS", 0.001)
     monkeypatch.setattr(module, "BACKOFF_MOST_SECONDS", 0.002)
+    monkeypatch.setattr(completion, "LISTING_FIRST_SECONDS", 0.001)
 
 
 class Clock:
@@ -737,7 +741,7 @@ async def test_a_first_completion_that_takes_effect_during_the_second_is_found(w
             return StoreConflict
         if operation == "list_parts" and number == 2:
             multipart_id = upload.multipart_id
-            receipts, crc = drain._check_receipts()
+            receipts, crc = Completion(drain._shared, upload, drain._parts)._check_receipts()
             store.plan = None
             await store.complete_multipart("key", multipart_id, receipts, upload.meta, crc)
         return None
