@@ -1871,7 +1871,7 @@ async def test_law_10_a_report_whose_sync_fails_has_its_consequence_though_its_r
     (upload,) = (await service.ask("GET", "/uploads")).json["uploads"]
     assert upload["state"] == "failed"
     assert (await service.checkpoint.find(upload["id"])).upload.state is State.FAILED
-    assert service.uploads.live(upload["id"], "anonymous") is None
+    await eventually(lambda: service.uploads.live(upload["id"], "anonymous") is None)  # a turn after its commit
     assert service.spool.budget.reserved == 0
     gate.release()
     await eventually(lambda: not service.spooled())
