@@ -149,6 +149,12 @@ class Checkpoint:
                 ),
             )
             db.execute("DELETE FROM part_file WHERE upload_id = ? AND number = ?", (upload_id, receipt.number))
+            if hashes is not None:  # as in `Upload.add_receipt`
+                db.execute(
+                    "UPDATE receipt SET hashes = NULL WHERE upload_id = :id AND number IN (:number - 1, :number) AND "
+                    "EXISTS (SELECT 1 FROM receipt AS n WHERE n.upload_id = :id AND n.number = receipt.number + 1)",
+                    {"id": upload_id, "number": receipt.number},
+                )
 
         await self._transact("receipt", transaction)
 

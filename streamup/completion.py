@@ -259,6 +259,9 @@ class Completion:
         """Remove the object and fail. Where that is not permitted, the reason says that it is still there."""
 
         async def delete() -> None:
+            found = await self._store.head(self._upload.key)  # asked again after an outage, it may be another's by now
+            if found is None or found.token != self._upload.meta.token:
+                return
             try:
                 await self._store.delete(self._upload.key)
             except AccessDenied as error:

@@ -66,10 +66,10 @@ class Running:
         """Raise `DigestMismatch` unless every digest is what the client said."""
         for expected, running in self._expected:
             if (found := running.digest()) != expected.value:
-                raise mismatch(expected, found)
+                raise mismatch(expected, found, "Nothing of this body is kept: send it again.")
 
 
-def mismatch(expected: Digest, found: bytes, *, whole: bool = False) -> DigestMismatch:
-    """The error that names both, for one body or for a `whole` upload."""
-    texts = [b64encode(value).decode() for value in (expected.value, found)]
-    return DigestMismatch(expected.algorithm, *texts, whole=whole)
+def mismatch(expected: Digest, found: bytes, consequence: str) -> DigestMismatch:
+    """The error that names both."""
+    given, come = (b64encode(value).decode() for value in (expected.value, found))
+    return DigestMismatch(expected.algorithm, given, come, consequence)

@@ -204,18 +204,19 @@ class Drain:
             return self._hashes
         number = self._upload.layout.part_at(position - 1).number
         resumed = Hashes.resumed(algorithms, self._upload.hashes.get(number), position)
-        if resumed is None:
-            raise UploadFailed(
-                f"digest lost: this Python cannot keep the state of {', '.join(sorted(algorithms))} across a restart"
-            )
-        return resumed
+        if resumed:
+            return resumed
+        lost = [name for name in sorted(algorithms) if self._upload.guards[name] is not None]
+        if lost:
+            raise UploadFailed(f"digest lost: this Python cannot keep the state of {', '.join(lost)} across a restart")
+        for name in algorithms:  # nobody has said what it must be: it will not be told
+            del self._upload.guards[name]
+        return Hashes.begun(())
 
     def _check_digests(self) -> None:
         """Nothing is completed that is not what the client says it is."""
         found = self._hashes_at(self._upload.size or 0).digests() if self._upload.hashed else {}
-        if ALWAYS_RUNNING in self._upload.guards:
-            found[ALWAYS_RUNNING] = self._crc64nvme().to_bytes(8, "big")
-        self._upload.digests = found
+        self._upload.digests = found | {ALWAYS_RUNNING: self._crc64nvme().to_bytes(8, "big")}
         if error := self._upload.mismatch:
             raise UploadFailed(f"digest: {error.difference}")
 

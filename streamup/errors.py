@@ -92,18 +92,11 @@ class LengthExceeded(BadRequest):
 
 
 class DigestMismatch(BadRequest):
-    """The bytes are not the ones that the client's digest was made of: those of a body, which is not kept then, or
-    those of the `whole` upload, which has failed. Digests are base64.
-    """
+    """The bytes are not the ones that the client's digest was made of. Digests are base64."""
 
     title = "The bytes do not match their digest"
 
-    def __init__(self, algorithm: str, expected: str, found: str, *, whole: bool = False) -> None:
-        consequence = (
-            "There is no object: this upload has failed. Begin another one."
-            if whole
-            else "Nothing of this body is kept: send it again."
-        )
+    def __init__(self, algorithm: str, expected: str, found: str, consequence: str) -> None:
         self.difference = f"the {algorithm} of the bytes that came is {found}, and {expected} was sent with them"
         super().__init__(
             f"{self.difference[:1].upper()}{self.difference[1:]}. {consequence}",

@@ -1,9 +1,10 @@
 """What a restart finds: part files and receipts become "received" again, or an upload fails closed.
 
 On the boot that wrote them, a part file's length is the truth: `kill -9` loses nothing that was written (law 1). After
-another boot only what was synced and committed counts, and its checksum must match: a power cut may leave a file long
-but empty (law 2). A provisional append counts on neither: nobody has verified it. Cutting and syncing come before the
-commit that records what was found, so a crash in between finds the same situation again.
+another boot only what was synced and committed counts: a power cut may leave a file long but empty (law 2). What was
+synced must have the checksum that was committed with it, on any boot. A provisional append counts on neither: nobody
+has verified it. Cutting and syncing come before the commit that records what was found, so a crash in between finds
+the same situation again.
 """
 
 from __future__ import annotations
@@ -89,21 +90,29 @@ def _verify(
         there = known.synced if known and known.synced <= there else 0
     if there == 0:
         return file  # there may be no file: a row is committed before the first byte comes
+    synced = min(known.synced, there) if known else 0
     try:
-        for data in spool.files.read(file.path, 0, there):
-            file.size += len(data)
-            file.crc64nvme = checksums.crc64nvme(data, file.crc64nvme)
+        _take(spool, file, synced)
+        if known and file.size == known.synced and file.crc64nvme != known.crc64nvme:
+            log.warning("%s is not what was synced", file.path.name)
+            return PartFile(file.path, part)
+        _take(spool, file, there)
     except OSError as error:
         if error.errno in PASSING:
             raise SpoolError(f"reading {file.path.name}: {error.strerror}") from error
         # A sector that cannot be read: this upload fails closed, the others start.
         log.warning("reading %s: %s", file.path.name, error.strerror)
         return PartFile(file.path, part)
-    if not same_boot and known and file.crc64nvme != known.crc64nvme:
-        return PartFile(file.path, part)
     if known and known.synced <= file.size:
         file.synced = known.synced
     return file
+
+
+def _take(spool: Spool, file: PartFile, end: int) -> None:
+    """Read on up to `end`: this much of the file counts."""
+    for data in spool.files.read(file.path, file.size, end):
+        file.size += len(data)
+        file.crc64nvme = checksums.crc64nvme(data, file.crc64nvme)
 
 
 def _cut(spool: Spool, files: Sequence[PartFile], names: Sequence[str], *, same_boot: bool) -> None:

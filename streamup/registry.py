@@ -16,6 +16,7 @@ from typing import Any
 
 from streamup.accumulator import Accumulator
 from streamup.checkpoint import Checkpoint, Record, SyncedFile
+from streamup.digests import Digest
 from streamup.drain import Drain
 from streamup.errors import BadRequest, CheckpointError, SpoolError, StoreError, UploadError
 from streamup.failpoints import failpoint
@@ -201,11 +202,11 @@ class Registry:
         live.accumulator.committed(synced)
         upload.announce(synced.offset)
 
-    async def confirm(self, live: Live) -> None:
+    async def confirm(self, live: Live, guards: Sequence[Digest]) -> None:
         """The digest has matched. Only once that is committed may a part of what was provisional leave for the store:
         its receipt would lead the record (law 4).
         """
-        live.upload.confirm()
+        live.upload.confirm(guards)
         async with self.committing(live):
             await self._checkpoint.save(live.upload)
         failpoint("before_confirm")

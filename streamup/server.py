@@ -304,6 +304,7 @@ class Server:
 
     async def _receive(self, exchange: Exchange, intent: Create | Append, subject: str) -> ResponseHead:
         """Take the body, and answer when its outcome is known or the store has taken too long."""
+        writer: Writer | None = None
         try:
             if isinstance(intent, Create):
                 writer = await self._uploads.create(intent, subject, hurried=exchange.body.awaited)
@@ -322,6 +323,8 @@ class Server:
         upload = live if isinstance(live, Upload) else await self._outcome(live, respond_async=intent.respond_async)
         if upload.failure:
             raise upload.failure
+        if writer is None:
+            upload.check_again(intent.body.guards)
         return exchange.protocol.respond(exchange.head, intent, upload)
 
     @asynccontextmanager

@@ -147,7 +147,8 @@ class Upload:
             )
         if total is not None and end is not None and end > total:
             raise TooLarge(f"The body ends at byte {end}, and the upload has {total} bytes.", limit=total)
-        self.guards = self._guarded(guards)
+        guarded = self._guarded(guards)
+        self.guards = self.guards if provisional else guarded
         self.length, self.seal_at, self.touched = total, seal_at, None
         self.provisional = self.received if provisional else None
 
@@ -165,8 +166,11 @@ class Upload:
             guards[guard.algorithm] = guard.value
         return guards
 
-    def confirm(self) -> None:
-        """The digest of the provisional append has matched. Its bytes are received once that is committed."""
+    def confirm(self, guards: Sequence[Digest] = ()) -> None:
+        """The digest of the provisional append has matched. Its bytes are received once that is committed, and what it
+        said of the whole counts.
+        """
+        self.guards = self._guarded(guards)
         self.provisional = None
 
     def withdraw(self) -> None:
@@ -244,8 +248,20 @@ class Upload:
         for algorithm, expected in sorted(self.guards.items()):
             found = self.digests.get(algorithm)
             if expected is not None and found is not None and found != expected:
-                return mismatch(Digest(algorithm, expected), found, whole=True)
+                consequence = "Nothing was stored: this upload has failed. Begin another one."
+                return mismatch(Digest(algorithm, expected), found, consequence)
         return None
+
+    def check_again(self, guards: Sequence[Digest]) -> None:
+        """An ending is repeated, and with it what the whole is. Raises `DigestMismatch`, `BadRequest`, `UploadBusy`."""
+        for guard in guards:
+            found = self.digests.get(guard.algorithm)
+            if found is None and self.state is not State.COMPLETE:
+                raise UploadBusy("The digest of this upload is not known yet. Ask again.")
+            if found is None:
+                raise BadRequest(f"The {guard.algorithm} of this upload was not computed; it is complete without it.")
+            if found != guard.value:
+                raise mismatch(guard, found, "The upload has been completed with those bytes.")
 
     @property
     def single(self) -> bool:
@@ -275,9 +291,13 @@ class Upload:
 
     def add_receipt(self, receipt: Receipt, hashes: str | None = None) -> None:
         """The store has this part and the checkpoint knows it (law 4), and the state of the running hashes after it."""
-        self.receipts[receipt.number] = receipt
+        number = receipt.number
+        self.receipts[number] = receipt
         if hashes is not None:
-            self.hashes[receipt.number] = hashes
+            self.hashes[number] = hashes
+        for earlier in (number - 1, number):  # its successor has its own: nobody goes on from there any more
+            if earlier + 1 in self.receipts:
+                self.hashes.pop(earlier, None)
 
     def announce_completion(self, replaces: str | None = None) -> None:
         """The store is about to be asked for the object (law 5)."""

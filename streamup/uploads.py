@@ -392,8 +392,9 @@ class Uploads:
             length = upload.length if body.length is None else body.length
             adds = may_be_empty or body.content_length != 0
             seal_at = _seal_at(body, start, length) if adds else None  # what adds nothing must not end it, now or later
+            guarded = dict(upload.guards)
             _begin_append(upload, offset, body, seal_at)
-            terms = replace(self._terms(body, start), may_be_empty=may_be_empty)
+            terms = replace(self._terms(body, start), may_be_empty=may_be_empty, guarded=guarded)
             return await self._enter(Writer(live, terms, self._clock()))
 
     async def _let_end(self, key: str, closes: float | None) -> None:
@@ -467,7 +468,7 @@ class Uploads:
             live.upload.cancel(self._clock())
             await self._registry.end(live)
         elif terms.digests and ending is None:
-            await self._registry.confirm(live)
+            await self._registry.confirm(live, terms.guards)
             await self._arrived(writer)
         elif terms.digests:
             await self._registry.withdraw(live)
@@ -475,7 +476,7 @@ class Uploads:
     async def _seal_or_keep(self, writer: Writer, ending: str | UploadError | SpoolError | None) -> None:
         live, upload = writer.live, writer.live.upload
         if isinstance(ending, UploadError):
-            upload.seal_at = None  # that was said of a body which is refused
+            _take_back(writer)
         if ending is None and not writer.added:
             await self._check_empty(writer)
         if upload.due or (ending is None and _is_all(writer)):
@@ -488,6 +489,7 @@ class Uploads:
         """A clean end without a byte. Raises `EmptyBody` where that would replace or end something by accident."""
         terms, live = writer.terms, writer.live
         if not terms.may_be_empty:
+            _take_back(writer)
             await self._registry.keep(live)
             raise EmptyBody(f"An empty body appends nothing and ends nothing. {_ways_on(live.upload)}")
         if (
@@ -550,6 +552,7 @@ class Uploads:
             seals=body.seals,
             chunked=body.content_length is None,
             digests=body.digests,
+            guards=body.guards,
             most=self.max_append_bytes if body.content_length is None else body.content_length,
             ceiling=self._config.max_upload_bytes,
         )
@@ -606,6 +609,13 @@ async def _within(seconds: float, *events: asyncio.Event) -> bool:
 
 def _goes_on(live: Live) -> bool:
     return live.upload.state is State.OPEN and not live.stale
+
+
+def _take_back(writer: Writer) -> None:
+    """What was said of the upload with a body that is refused."""
+    writer.live.upload.seal_at = None
+    if not writer.terms.digests:  # else it does not count yet
+        writer.live.upload.guards = dict(writer.terms.guarded)
 
 
 def _begin_append(upload: Upload, offset: int | None, body: BodyTerms, seal_at: int | None) -> None:

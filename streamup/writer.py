@@ -7,8 +7,8 @@ store, and at most one `Writer` (law 6).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from streamup.accumulator import Accumulator
@@ -32,7 +32,8 @@ class Body(Protocol):
 class Terms:
     """What one append may do, in positions: `limit` it must not pass; `seals` if it ends cleanly (at `limit`).
 
-    `digests` must match, or nothing of it counts; then it has at `most` so many bytes.
+    `digests` must match, or nothing of it counts; then it has at `most` so many bytes. `guards` is what it says of the
+    whole, `guarded` what was said of that before.
     """
 
     start: int
@@ -40,6 +41,8 @@ class Terms:
     seals: bool
     chunked: bool
     digests: tuple[Digest, ...] = ()
+    guards: tuple[Digest, ...] = ()
+    guarded: Mapping[str, bytes | None] = field(default_factory=dict)
     most: int = 0
     creates: bool = False
     insists: bool = False

@@ -341,3 +341,97 @@ async def test_an_object_whose_completion_was_in_doubt_is_not_judged_again_by_by
     assert (await service.becomes("a", state="complete"))["object"]["digest"] == {
         "md5": text(hashlib.md5(b"body").digest())
     }
+
+
+# -- what was said with a request that is refused does not count ---------------------------------------------------
+
+
+async def test_an_append_that_added_nothing_leaves_no_guard(service):
+    await service.leave("a", BODY[:100])
+    wrong = guard("X-Amz-Checksum-Crc64nvme", b"")
+    refused(await service.ask("PUT", "/objects/a?interrupted=append", b"", wrong), 409)
+    refused(await service.ask("PUT", "/objects/a?interrupted=append", chunks=[], headers=wrong), 409)
+    answer = await service.ask("PUT", "/objects/a", BODY[100:], place(100))
+    assert (201, BODY) == (answer.status, service.data("a"))
+
+
+async def test_a_provisional_append_that_was_withdrawn_leaves_no_guard(service):
+    await service.leave("a", BODY[:100])
+    wrong = place(100) | guard("Content-Digest: sha-256", OTHER) | guard("X-Amz-Checksum-Crc64nvme", OTHER)
+    refused(await service.ask("PUT", "/objects/a", BODY[100:], wrong), 400)
+    assert (await service.ask("PUT", "/objects/a", BODY[100:], place(100))).status == 201
+
+
+@pytest.mark.parametrize("good", [True, False])
+async def test_what_a_provisional_append_says_of_the_whole_counts_with_it(service, good):
+    await service.leave("a", BODY[:100])
+    digests = guard("Content-Digest: sha-256", BODY[100:200]) | guard(
+        "X-Amz-Checksum-Crc64nvme", BODY if good else OTHER
+    )
+    assert (await service.ask("PUT", "/objects/a", BODY[100:200], place(100, end=199) | digests)).status == 308
+    answer = await service.ask("PUT", "/objects/a", BODY[200:], place(200))
+    assert (201 if good else 400, BODY if good else None) == (answer.status, service.data("a"))
+
+
+async def test_a_body_that_goes_beyond_its_range_leaves_no_guard(service):
+    await service.leave("a", BODY[:100])
+    wrong = place(100, end=199) | guard("X-Amz-Checksum-Crc64nvme", OTHER)
+    refused(await service.ask("PUT", "/objects/a", chunks=[BODY[100:300]], headers=wrong), 400)
+    found = await service.becomes("a", writer=False)
+    assert (await service.ask("PUT", "/objects/a", BODY[found["offset"] :], place(found["offset"]))).status == 201
+
+
+# -- endings that are repeated -------------------------------------------------------------------------------------
+
+
+async def test_the_end_said_again_with_a_digest_that_is_wrong_is_no_success(service):
+    await service.leave("a", BODY)
+    end = {"Content-Range": f"bytes */{len(BODY)}", "Upload-Complete": "?1"}
+    right, wrong = (guard("X-Amz-Checksum-Crc64nvme", data) for data in (BODY, OTHER))
+    for headers, status in (
+        (end, 201),
+        (end | right, 201),
+        (end | wrong, 400),
+        (end | guard("Content-MD5", BODY), 400),
+    ):
+        assert (await service.ask("PUT", "/objects/a", b"", headers)).status == status
+    assert service.data("a") == BODY
+
+
+async def test_the_last_append_said_again_with_a_digest_that_is_wrong_is_no_success(service):
+    location = f"/uploads/{await service.leave('a', BODY[:100])}"
+    last = ietf(complete=True, offset=100)
+    assert (await service.ask("PATCH", location, BODY[100:], last)).status == 201
+    wrong = guard("X-Amz-Checksum-Crc64nvme", OTHER)
+    refused(await service.ask("PATCH", location, BODY[100:], last | wrong), 400)
+    assert (await service.ask("PATCH", location, BODY[100:], last)).status == 201
+
+
+async def test_a_digest_of_what_still_completes_is_not_promised(start_service):
+    service = await start_service(store_timeout_seconds=0.05)
+    await service.leave("a", BODY)
+    service.store.hold("put_part")
+    end = {"Content-Range": f"bytes */{len(BODY)}", "Upload-Complete": "?1"}
+    assert (await service.ask("PUT", "/objects/a", b"", end)).status == 202
+    assert (await service.ask("PUT", "/objects/a", b"", end | guard("X-Amz-Checksum-Crc64nvme", BODY))).status == 202
+    refused(await service.ask("PUT", "/objects/a", b"", end | guard("X-Amz-Checksum-Crc64nvme", OTHER)), 400)
+
+
+async def test_a_digest_that_was_only_wanted_costs_nothing_when_its_state_is_lost(start_service, tmp_path, monkeypatch):
+    monkeypatch.setattr(hashes, "LIBRARY", None)
+    service = await start_service()
+    at = 2 * PART_BYTES + 100
+    await service.leave("a", BODY[:at], **{"Want-Repr-Digest": "sha-256=1"})
+    await service.becomes("a", stored=2 * PART_BYTES)
+    directory, store = service.killed(tmp_path / "killed"), service.store
+    await service.stop()
+    service = await start_service(store=store, data=directory)
+    answer = await service.ask("PUT", "/objects/a", BODY[at:], place(at))
+    assert (201, BODY) == (answer.status, service.data("a"))
+    assert "repr-digest" not in answer.headers
+
+
+async def test_the_state_of_hashes_is_kept_where_somebody_may_go_on_from_it_only(service):
+    answer = await service.ask("PUT", "/objects/a", BODY, guard("Content-MD5", BODY))
+    row = (await service.checkpoint.find(answer.json["upload"])).upload
+    assert [max(row.receipts)] == list(row.hashes)

@@ -174,7 +174,7 @@ EXAMPLES = {
     "append-of-nothing-that-is-the-end": (APPEND(offset=SIZE, body=body(0, seals=True)), [Done(complete(SIZE))]),
     "append-with-its-digest": (
         APPEND(offset=0, body=body(5, seals=False, digests=(HELLO_DIGEST,))),
-        [Refused(DigestMismatch("sha256", "AA==", "AQ=="), 400)],
+        [Refused(DigestMismatch("sha256", "AA==", "AQ==", "Send it again."), 400)],
     ),
     "mismatching-offset": (
         APPEND(offset=4_000_000, body=body(1_000_000, seals=False)),

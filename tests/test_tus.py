@@ -139,7 +139,7 @@ EXAMPLES = {
     ),
     "checksum-of-other-bytes": (
         APPEND(offset=0, body=body(5, digests=(Digest("sha1", base64.b64decode(HELLO_SHA1)),))),
-        Refused(DigestMismatch("sha1", HELLO_SHA1, "AA=="), 400),
+        Refused(DigestMismatch("sha1", HELLO_SHA1, "AA==", "Send it again."), 400),
     ),
     "termination": (Cancel(upload_id="u1"), Done(None)),
     "another-version": (UnsupportedVersion, Refused(UnsupportedVersion("another"), 412)),
@@ -605,7 +605,7 @@ def test_names_in_the_metadata_that_differ_in_case_only_are_refused():
 
 
 def test_a_mismatch_gets_460():
-    told = answer(append(), Refused(DigestMismatch("sha1", "AA==", "AQ=="), 400))
+    told = answer(append(), Refused(DigestMismatch("sha1", "AA==", "AQ==", "Send it again."), 400))
     assert (told.status, told.document["status"]) == (460, 460)
     assert "Upload-Offset" not in told.headers
 

@@ -10,7 +10,7 @@ from hashlib import sha256
 
 import pytest
 from awscrt.checksums import crc64nvme
-from fake_store import DROP, FakeStore, Tells
+from fake_store import DROP, FakeObject, FakeStore, Keeps, Tells, flipped
 
 from streamup import completion
 from streamup import uploader as module
@@ -461,6 +461,69 @@ async def test_a_commit_that_fails_is_told(world):
     with pytest.raises(CheckpointError):
         await drain.run()
     assert world.files() == ["u.1", "u.2", "u.3"]
+
+
+# -- between two processes ----------------------------------------------------------------------------------------
+
+
+async def told(world, drain):
+    """An offset was told: what there is is synced, and its checksum committed."""
+    synced = await drain._parts.sync()
+    await world.checkpoint.announce("u", synced.offset, synced.files)
+
+
+def rot(world):
+    """A bit of the first part file turns."""
+    path = next((world.directory / "spool").iterdir())
+    content = bytearray(path.read_bytes())
+    content[3] ^= 1
+    path.write_bytes(content)
+
+
+async def test_a_spool_that_rots_between_two_processes_is_noticed(world, store):
+    upload, drain = await world.upload(b"abcdefg")
+    upload.announce(7)
+    await told(world, drain)
+    rot(world)
+    upload, _ = await world.again()
+    assert (State.FAILED, {}) == (upload.state, store.objects)
+    assert upload.reason.startswith("state lost")
+
+
+async def test_a_whole_object_is_not_judged_by_a_spool_that_rotted_after_it_was_stored(world, store):
+    store.fail("put_object", DROP)
+    upload, drain = await world.upload(b"abcdefg")
+    await told(world, drain)
+
+    async def silent(operation, number):
+        return asyncio.Event() if operation == "head" and number == 2 else None
+
+    store.plan = silent
+    running = asyncio.create_task(drain.run())
+    await until(lambda: store.calls["head"] == 2)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    store.plan = None
+    rot(world)
+    upload, drain = await world.again()
+    await drain.run()
+    assert (State.COMPLETE, b"abcdefg") == (upload.state, store.objects["key"].data)
+
+
+@pytest.mark.parametrize("fault", [StoreUnavailable, DROP], ids=["no effect", "answer lost"])
+@pytest.mark.parametrize("data", [b"abcdefg", DATA], ids=["put", "multipart"])
+async def test_a_removal_that_is_repeated_removes_only_our_own_object(world, store, fault, data):
+    store.fail("put_object" if len(data) < 10 else "complete_multipart", (Keeps(flipped), DROP))
+    store.fail("delete", fault)
+
+    async def plan(operation, number):
+        if (operation, number) == ("head", store.calls["head"]) and store.calls["delete"] == 1:
+            store.objects["key"] = FakeObject(b"new", ObjectMeta("stranger"), '"n"', {}, datetime.now(UTC))
+
+    store.plan = plan
+    upload, drain = await world.upload(data)
+    await drain.run()
+    assert (State.FAILED, b"new") == (upload.state, store.objects["key"].data)
 
 
 # -- outages and lost answers -------------------------------------------------------------------------------------

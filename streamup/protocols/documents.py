@@ -12,7 +12,9 @@ from streamup.upload import LIVE, State, Upload
 def object_document(upload: Upload) -> dict[str, object]:
     """The object, as the answer to the request that completed it."""
     stored = upload.stored_object
-    digests = {name: b64encode(value).decode() for name, value in sorted(upload.digests.items())}
+    digests = {
+        name: b64encode(value).decode() for name, value in sorted(upload.digests.items()) if name in upload.guards
+    }
     document: dict[str, object] = {
         "key": upload.key,
         "size": upload.size,
