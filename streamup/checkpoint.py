@@ -90,9 +90,11 @@ class Record:
 @dataclass(frozen=True, slots=True)
 class Holdings:
     """What a state directory holds on to, here and in the store: the uploads that have something left, the multipart
-    uploads that are theirs, and (key, since when) of those that are being created and have no id yet.
+    uploads that are theirs, and (key, since when) of those that are being created and have no id yet. `place` is where
+    its objects go (`s3://bucket/prefix`), None if no server has said so yet.
     """
 
+    place: str | None
     uploads: Sequence[str]
     multiparts: Sequence[str]
     creating: Sequence[tuple[str, float]]
@@ -201,6 +203,10 @@ class Checkpoint:
 
         await self._transact("recovery", transaction)
 
+    async def keep_place(self, place: str) -> None:
+        """Where the objects of this state go."""
+        await self._transact("place", lambda db: db.execute("REPLACE INTO setting VALUES ('place', ?)", (place,)))
+
     async def forget(self, before: float) -> None:
         """Drop what ended before this time and holds nothing in the store any more."""
         ended = (
@@ -219,12 +225,7 @@ class Checkpoint:
 
     async def boot_id(self) -> str | None:
         """The boot during which this state was last written."""
-
-        def question(db: sqlite3.Connection) -> str | None:
-            row = db.execute("SELECT value FROM setting WHERE name = 'boot_id'").fetchone()
-            return row["value"] if row else None
-
-        return await self._ask(question)
+        return await self._ask(lambda db: _setting(db, "boot_id"))
 
     async def last_order(self) -> int:
         """The highest place that a seal has been given."""
@@ -251,6 +252,7 @@ class Checkpoint:
         def question(db: sqlite3.Connection) -> Holdings:
             rows = db.execute(f"SELECT id, key, creating, multipart_id FROM upload WHERE {where}").fetchall()  # noqa: S608 - as in unfinished
             return Holdings(
+                _setting(db, "place"),
                 [row["id"] for row in rows],
                 [row["multipart_id"] for row in rows if row["multipart_id"] is not None],
                 [(row["key"], row["creating"]) for row in rows if row["creating"] is not None],
@@ -441,6 +443,11 @@ def _announce(db: sqlite3.Connection, upload_id: str, offset: int, files: Sequen
         "(SELECT 1 FROM receipt WHERE upload_id = :id AND number = :number)",
         [{"id": upload_id, "number": n, "synced": s, "crc": _crc(c)} for n, s, c in files],
     )
+
+
+def _setting(db: sqlite3.Connection, name: str) -> str | None:
+    row = db.execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()
+    return row["value"] if row else None
 
 
 def _records(db: sqlite3.Connection, where: str, *values: Any) -> Iterator[Record]:

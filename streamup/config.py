@@ -371,6 +371,11 @@ class Config:
     log_format: Literal["text", "json"] = _choice("log-format", ("text", "json"), "text", "How to log, on stderr.")
 
     @property
+    def place(self) -> str:
+        """Where objects go."""
+        return f"s3://{self.bucket}/{self.prefix}"
+
+    @property
     def objects(self) -> ObjectRules:
         """What goes with an object, by its key."""
         names = [each.name for each in fields(ObjectOptions)]

@@ -202,8 +202,8 @@ class Server:
             held = await self._uploads.holdings()
         except CheckpointError as error:
             return web.Response(status=503, text=f"{error}\n")
-        place = {"data": str(self._config.data.resolve()), "bucket": self._config.bucket, "prefix": self._config.prefix}
-        return answers.json(place | asdict(held), headers={"Cache-Control": "no-store"})
+        told = {"data": str(self._config.data.resolve())} | asdict(held)
+        return answers.json(told, headers={"Cache-Control": "no-store"})
 
     # -- one request --------------------------------------------------------------------------------------------
 

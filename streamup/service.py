@@ -81,6 +81,7 @@ async def _start(config: Config, stack: AsyncExitStack) -> str:
     uploads = Uploads(config, uploader, checkpoint, spool, clock=time.time, random_token=lambda: secrets.token_hex(16))
     server = Server(config, uploads, store)
     await uploads.recover(boot_id())
+    await checkpoint.keep_place(config.place)
     stack.push_async_callback(server.stop)
     await server.start()
     return _url(config, server.addresses[0][1])
@@ -161,11 +162,10 @@ def _url(config: Config, port: int) -> str:
 
 def _welcome(config: Config, url: str) -> str:
     """What to try, and where things are."""
-    bucket = f"s3://{config.bucket}/{config.prefix}"
     key = ' -H "Authorization: Bearer $KEY"' if config.api_key_sha256 else ""
     return "\n".join(
         [
-            f"streamup listens on {url} and stores objects in {'a store of its own' if config.local else bucket}",
+            f"streamup listens on {url} and stores objects in {'a store of its own' if config.local else config.place}",
             f"{'objects, ' if config.local else ''}state and spool are in {config.data.resolve()}",
             "",
             "try:",

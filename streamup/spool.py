@@ -91,7 +91,8 @@ class Files:
                 yield data
 
     def names(self, directory: Path) -> list[str]:
-        return [path.name for path in directory.iterdir()]
+        """Its files (a file system's own directory may be there, too)."""
+        return [path.name for path in directory.iterdir() if path.is_file()]
 
     def free(self, directory: Path) -> int:
         """Bytes that an unprivileged process may still write here."""

@@ -55,6 +55,14 @@ def upload(upload_id="u", key="key", **values):
     return dataclasses.replace(made, **values)
 
 
+@asynccontextmanager
+async def state_of(place):
+    """Its state, as a server leaves it."""
+    async with opened(place.data) as state:
+        await state.keep_place(place.place)
+        yield state
+
+
 @pytest.fixture
 def place(tmp_path):
     """A prefix and a state directory of its own. Its name is a part of no other test's keys."""
@@ -99,7 +107,7 @@ def run(place, store):
 
 async def test_what_a_row_knows_stays_and_what_none_knows_goes(place, store, run):
     ours, orphan = await begin(store, "key"), await begin(store, "key")
-    async with opened(place.data) as state:
+    async with state_of(place) as state:
         await state.save(upload(multipart_id=ours))
     assert await run() == {orphan: Outcome.LISTED}
     assert await run(older_than=timedelta(hours=1)) == {orphan: Outcome.YOUNG}
@@ -110,7 +118,7 @@ async def test_what_a_row_knows_stays_and_what_none_knows_goes(place, store, run
 
 async def test_the_experiments_of_a_start_are_not_disturbed(place, store, run):
     fresh = await begin(store, "a/" + MARK + "1234")
-    async with opened(place.data):
+    async with state_of(place):
         pass
     assert await run(older_than=NOW) == {fresh: Outcome.YOUNG}
 
@@ -119,14 +127,14 @@ async def test_an_upload_that_has_ended_still_knows_what_it_has_not_aborted(plac
     ours = await begin(store, "key")
     ended = upload(multipart_id=ours)
     ended.cancel(2.0)
-    async with opened(place.data) as state:
+    async with state_of(place) as state:
         await state.save(ended)
     assert await run(older_than=NOW) == {}
 
 
 async def test_a_creation_without_an_answer_protects_its_key_from_then_on(place, store, run):
     ours, another = await begin(store, "a/key"), await begin(store, "another")
-    async with opened(place.data) as state:
+    async with state_of(place) as state:
         await state.save(upload(key="a/key", creating=time.time()))
     assert await run(older_than=NOW) == {another: Outcome.REMOVED}
     assert await ids(store) == {ours}
@@ -146,7 +154,7 @@ async def test_a_creation_without_an_answer_protects_its_key_from_then_on(place,
 )
 def test_which_multipart_uploads_a_creation_protects(key, seconds, protected):
     began = datetime(2026, 1, 1, tzinfo=UTC)
-    held = Holdings([], [], [("a/key", began.timestamp())])
+    held = Holdings(None, [], [], [("a/key", began.timestamp())])
     assert known(held, Multipart(key, "m", began + timedelta(seconds=seconds))) == protected
 
 
@@ -161,7 +169,7 @@ async def test_what_is_known_is_asked_after_the_store_was_listed(place, store, r
         return headers, body
 
     async def save():
-        async with opened(place.data) as state:
+        async with state_of(place) as state:
             await state.save(upload(multipart_id=ours))
 
     relay.change = meanwhile
@@ -171,7 +179,7 @@ async def test_what_is_known_is_asked_after_the_store_was_listed(place, store, r
 
 async def test_part_files_of_no_upload_go_and_others_stay(place, run):
     spool = place.data / "spool"
-    async with opened(place.data) as state:
+    async with state_of(place) as state:
         await state.save(upload("alive"))
     spool.mkdir()
     for name in ("alive.1", "dead.1", "dead.12", "notes.txt", "dead.1.bak"):
@@ -200,7 +208,7 @@ async def test_without_a_state_directory_nothing_is_known(place, store, run):
 
 async def test_a_state_that_is_there_is_not_lost(place, store, run):
     await begin(store, "key")
-    async with opened(place.data):
+    async with state_of(place):
         pass
     with pytest.raises(Refused, match="is there"):
         await run(older_than=NOW, state_is_lost=True)
@@ -218,18 +226,29 @@ async def test_a_state_of_another_version_is_not_brought_to_this_one(place, stor
 
 async def test_a_state_of_which_nothing_is_in_this_place_is_another_ones(place, store, run):
     orphan = await begin(store, "key")
-    async with opened(place.data) as state:
+    async with state_of(place) as state:
         await state.save(upload(multipart_id="elsewhere"))
     with pytest.raises(Refused, match="none of them is below this prefix"):
         await run(older_than=NOW)
     assert await run() == {orphan: Outcome.LISTED}
 
 
+@pytest.mark.parametrize("where", ["s3://streamup-test/elsewhere/", None])
+async def test_the_state_of_another_place_is_not_believed_though_it_knows_nothing(place, store, run, where):
+    orphan = await begin(store, "key")
+    async with opened(place.data) as state:
+        if where:
+            await state.keep_place(where)
+    with pytest.raises(Refused, match=where or "an older streamup"):
+        await run(older_than=NOW)
+    assert await ids(store) == {orphan}
+
+
 async def test_a_store_without_ages_is_not_swept(place):
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     url = "http://{}:{}".format(*server.get_host_and_port())
-    async with opened(place.data):
+    async with state_of(place):
         pass
     try:
         async with S3Store("swept", endpoint_url=url, access_key="a", secret_key="b", path_style=True) as moto:
@@ -245,7 +264,7 @@ async def test_a_store_without_ages_is_not_swept(place):
 @pytest.fixture
 async def admin(place):
     """An admin listener that says of itself what `told` is, beside a locked state directory."""
-    told = {"data": str(place.data.resolve()), "bucket": place.bucket, "prefix": place.prefix}
+    told = {"data": str(place.data.resolve()), "place": place.place}
     told |= {"uploads": [], "multiparts": [], "creating": []}
     app = web.Application()
 
@@ -257,7 +276,7 @@ async def admin(place):
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    async with opened(place.data):
+    async with state_of(place):
         yield told, runner.addresses[0][:2]
     await runner.cleanup()
 
@@ -274,9 +293,8 @@ async def test_a_running_server_is_asked(place, store, run, admin):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"data": "/elsewhere"}, "another data"),
-        ({"bucket": "another"}, "another bucket"),
-        ({"prefix": ""}, "another prefix"),
+        ({"data": "/elsewhere"}, "another state"),
+        ({"place": "s3://another/"}, "is that of s3://another/"),
         ({"multiparts": None}, "what streamup does not"),
         ({"creating": [["key", "then"]]}, "what streamup does not"),
         ({"status": 403}, "answers 403"),
@@ -292,7 +310,7 @@ async def test_a_server_that_is_another_or_says_nothing_is_not_believed(place, r
 
 async def test_a_server_that_cannot_be_asked(place, store, run):
     await begin(store, "key")
-    async with opened(place.data):
+    async with state_of(place):
         with pytest.raises(Refused, match=r"does not answer.*stop it"):
             await run(config=dataclasses.replace(place, admin_listen=("0.0.0.0", 1)))
         with pytest.raises(Refused, match="--admin-listen off"):
@@ -306,7 +324,7 @@ async def test_a_server_that_cannot_be_asked(place, store, run):
 async def orphan(place, store, monkeypatch):
     """A multipart upload that an empty state does not know."""
     monkeypatch.setattr(sweep, "ABORT_AGAIN_SECONDS", 0)
-    async with opened(place.data):
+    async with state_of(place):
         return await begin(store, "key")
 
 
@@ -393,7 +411,7 @@ def test_beside_a_server_that_runs_and_one_that_was_killed(serve, bucket, comman
     assert server.ask("PUT", "/objects/live", headers, b"!").status == 201
     assert digest(bucket.read(prefix + "live")) == digest(BODY + b"!")
     holdings = server.ask_admin("/holdings").json()
-    assert (holdings["data"], holdings["bucket"], holdings["prefix"]) == (str(server.data), bucket.name, prefix)
+    assert (holdings["data"], holdings["place"]) == (str(server.data), f"s3://{bucket.name}/{prefix}")
     assert holdings["uploads"] == holdings["multiparts"] == holdings["creating"] == []
 
 

@@ -152,7 +152,7 @@ class Sweep:
         if state_is_lost:
             if there:
                 raise Refused(f"{path} is there. Leave --state-is-lost out, so that what it knows is left alone.")
-            yield Holdings((), (), ())
+            yield Holdings(None, (), (), ())
             return
         if not there:
             raise Refused(
@@ -160,22 +160,23 @@ class Sweep:
                 "server's state directory with --data; if it is lost for good, say so with --state-is-lost."
             )
         async with _opened(path) as checkpoint:
-            yield await (checkpoint.holdings() if checkpoint else self._ask_server())
+            held = await (checkpoint.holdings() if checkpoint else self._ask_server())
+            if held.place != self._config.place and (held.place or self._removal):
+                raise Refused(
+                    f"The state in {self._config.data} is that of {held.place or 'an older streamup'}, and "
+                    f"{self._config.place} is swept. Name the right one: --data DIR, s3://BUCKET/PREFIX. (A state says "
+                    "where its objects go once its server has been started.)"
+                )
+            yield held
 
     async def _ask_server(self) -> Holdings:
-        """What the server that has the state directory says. Refused if it is another's, or another's store."""
+        """What the server that has the state directory says. Refused if it has another one."""
         told, held = await _get_holdings(self._config)
-        ours = {
-            "data": str(self._config.data.resolve()),
-            "bucket": self._config.bucket,
-            "prefix": self._config.prefix,
-        }
-        for name, value in ours.items():
-            if told.get(name) != value:
-                raise Refused(
-                    f"The server at {_admin_url(self._config)} has another {name} ({told.get(name)!r}) than is swept "
-                    f"({value!r}). Name the right one: --admin-listen HOST:PORT, --data DIR, s3://BUCKET/PREFIX."
-                )
+        if told.get("data") != str(self._config.data.resolve()):
+            raise Refused(
+                f"The server at {_admin_url(self._config)} has another state ({told.get('data')!r}) than is named "
+                f"({str(self._config.data.resolve())!r}). Name the right one: --admin-listen HOST:PORT, --data DIR."
+            )
         return held
 
     async def _now(self, listed: Sequence[Multipart], held: Holdings) -> datetime:
@@ -341,10 +342,10 @@ async def _get_holdings(config: Config) -> tuple[Mapping[str, Any], Holdings]:
 
 def _holdings(told: Mapping[str, Any]) -> Holdings:
     """Raises `KeyError`, `TypeError` or `ValueError` for anything else: what is misread here would be removed."""
-    uploads, multiparts, creating = (told[name] for name in ("uploads", "multiparts", "creating"))
+    place, uploads, multiparts, creating = (told[name] for name in ("place", "uploads", "multiparts", "creating"))
     if not all(isinstance(several, list) for several in (uploads, multiparts, creating)):
         raise TypeError
-    return Holdings(uploads, multiparts, [(str(key), float(since)) for key, since in creating])
+    return Holdings(place, uploads, multiparts, [(str(key), float(since)) for key, since in creating])
 
 
 def _age(seconds: float) -> str:
