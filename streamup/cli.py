@@ -68,10 +68,39 @@ class Interruption(Failure):
     exit_code = 3
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """Ctrl-C at any moment is exit code 3: click's own 1 would mean that something failed, or differs."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interruption("Interrupted.") from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="streamup")
 def main() -> None:
     """Stream HTTP bodies of unknown length into S3, and lose none of their bytes."""
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run it to its end. The first SIGINT or SIGTERM cancels it: it ends in order, and `CancelledError` is raised."""
+
+    async def stoppable() -> T:
+        stop = asyncio.create_task(stop_signal().wait(), name="stop signal")
+        task = asyncio.ensure_future(work)
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+        return await task
+
+    try:
+        return asyncio.run(stoppable())
+    finally:
+        work.close()  # if it was interrupted before it began
 
 
 def _serve(store: str | None, **values: Any) -> None:
@@ -147,16 +176,8 @@ def _doctor(store: str | None, *, as_json: bool, **values: Any) -> None:
     doctor = Doctor(config, store_for, lambda finding: click.echo(as_line(finding) if as_json else row(finding)))
     problem = None
 
-    async def examine() -> None:
-        stop = asyncio.create_task(stop_signal().wait())
-        examination = asyncio.create_task(doctor.examine())
-        await asyncio.wait({stop, examination}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        examination.cancel()  # if it is not done: it cleans up, unless a second signal comes
-        await examination
-
     try:
-        asyncio.run(examine())
+        _run(doctor.examine())
     except StoreUnavailable as error:
         problem = f"The store cannot be asked now: {error}"
     except StreamupError as error:
@@ -217,14 +238,14 @@ def _sweep(
             await sweep.run(opened, state_is_lost=state_is_lost)
 
     try:
-        asyncio.run(run())
+        _run(run())
     except (Refused, StateDirectoryError) as error:
         raise Refusal(str(error)) from error
     except AccessDenied as error:
         raise Failure(f"{error}. streamup doctor says what to allow.") from error
     except StoreUnavailable as error:
         raise Interruption(f"The store cannot be asked now: {error}") from error
-    except KeyboardInterrupt:
+    except asyncio.CancelledError:
         raise Interruption("Interrupted. What was removed until then is above.") from None
     except StreamupError as error:
         raise Failure(str(error)) from error
@@ -425,20 +446,9 @@ def _way(*, quiet: bool, as_json: bool, **reach: Any) -> Way:
 
 
 def _transfer(work: Coroutine[Any, Any, T], what: str = "") -> T:
-    """Run it to its end. The first SIGINT or SIGTERM ends it in order: the same command goes on."""
-
-    async def stoppable() -> T:
-        stop = asyncio.create_task(stop_signal().wait(), name="stop signal")
-        task = asyncio.ensure_future(work)
-        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait([task])
-        return await task
-
+    """Run it to its end, and say how it ended otherwise."""
     try:
-        return asyncio.run(stoppable())
+        return _run(work)
     except asyncio.CancelledError:
         raise Interruption("Interrupted. The same command goes on where this ended.") from None
     except ConfigError as error:

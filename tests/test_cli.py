@@ -254,6 +254,22 @@ def test_a_signal_stops_the_server_first_and_the_embedded_store_last(number):
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("get s3://bucket/key /tmp", "choose"),
+        (f"verify {__file__} s3://bucket/key", "choose"),
+        ("doctor s3://bucket", "build"),
+        ("sweep s3://bucket", "build"),
+        ("ls", "_ask"),
+    ],
+)
+def test_an_interruption_is_never_taken_for_a_failure(line, name, monkeypatch):
+    monkeypatch.setattr(cli, name, lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    result = CliRunner().invoke(cli.main, line.split())
+    assert (result.exit_code, result.stderr) == (3, "error: Interrupted.\n")
+
+
 def test_a_second_signal_ends_it_at_once():
     with serving("stack.callback(time.sleep, 60); stack.callback(print, 'stopping', flush=True)") as process:
         process.stdout.readline()

@@ -4,6 +4,8 @@ import asyncio
 import dataclasses
 import json
 import os
+import signal
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -377,6 +379,35 @@ def command(monkeypatch):
 
 
 DELETE = ("--delete", "--older-than=0s", "--prefix-is-ours-alone")
+
+
+def spawn(place, url):
+    """`streamup sweep` in a process of its own."""
+    keys = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    line = [f"s3://{place.bucket}/{place.prefix}", f"--data={place.data}", f"--s3-endpoint-url={url}"]
+    return asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "streamup", "sweep", "--s3-path-style", *line),
+        env={**os.environ, **keys},
+        stdout=-1,
+        stderr=-1,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interruption_says_so(place, relayed, number):
+    relay, _ = relayed
+    held = asyncio.Event()
+
+    async def wait():
+        held.set()
+        await asyncio.Event().wait()
+
+    relay.refuse = lambda name, _: wait() if name == "ListMultipartUploads" else None
+    process = await spawn(place, relay.url)
+    await asyncio.wait_for(held.wait(), 20)
+    process.send_signal(number)
+    _, err = await asyncio.wait_for(process.communicate(), 20)
+    assert (process.returncode, err.decode()[:19]) == (3, "error: Interrupted.")
 
 
 def test_beside_a_server_that_runs_and_one_that_was_killed(serve, bucket, command):
