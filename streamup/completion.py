@@ -65,6 +65,7 @@ class Completion:
         else's, so the request is repeated only while the key still has the ETag that was recorded with `completing`.
         """
         key, attempt, refusals = self._upload.key, 0, 0
+        doubtful = self._upload.state is State.COMPLETING
         if self._upload.offset:
             await self._sync()
         found = await self._shared.insist(self._store.head, key)
@@ -88,7 +89,9 @@ class Completion:
                 found = await self._shared.insist(self._store.head, key)
                 if found and await self._prove(found, error, body):
                     return found
-                attempt, refusals = await self._after_refusal(error, file, attempt, refusals)
+                doubtful |= isinstance(error, StoreUnavailable)
+                tries = attempt, refusals
+                attempt, refusals = await self._after_refusal(error, file, *tries, doubtful=doubtful)
             else:
                 failpoint("after_put_object")
                 self._shared.answered()
@@ -107,9 +110,12 @@ class Completion:
             raise UploadFailed("conflict: the key was written by somebody else while this object was being stored")
 
     async def _after_refusal(
-        self, error: StoreError, file: PartFile | None, attempt: int, refusals: int
+        self, error: StoreError, file: PartFile | None, attempt: int, refusals: int, *, doubtful: bool
     ) -> tuple[int, int]:
-        """Whether an object that was not stored may be tried again; the new counts, or the reason why not."""
+        """Whether an object that was not stored may be tried again; the new counts, or the reason why not.
+
+        `doubtful`: an earlier attempt may have its effect yet, so no refusal is the last word before it had its time.
+        """
         match error:
             case StoreUnavailable():
                 await self._shared.pause(attempt, error)
@@ -117,6 +123,9 @@ class Completion:
             case BadDigest() | StoreConflict() if refusals + 1 < MOST_REFUSALS:
                 if file:
                     await read_back(self._shared.files, file)
+                await self._shared.give_way(refusals)
+                return attempt, refusals + 1
+            case _ if doubtful and refusals < MOST_REFUSALS:
                 await self._shared.give_way(refusals)
                 return attempt, refusals + 1
             case StorePrecondition():
@@ -170,23 +179,24 @@ class Completion:
     async def _after_refused_completion(
         self, error: StoreError, receipts: Sequence[Receipt], attempt: int, races: int, *, repeated: bool
     ) -> tuple[int, int]:
-        """Whether a completion may be asked for again; the new counts, or the reason why not."""
+        """Whether a completion may be asked for again; the new counts, or the reason why not.
+
+        `repeated`: an earlier attempt may have taken the parts, and not be done. Until it had its time, nothing that is
+        said of a later one is the last word.
+        """
         match error:
             case StoreUnavailable():
                 await self._shared.pause(attempt, error)
                 return attempt + 1, races
+            case _ if races < MOST_REFUSALS and (repeated or await self._lost_a_race(error, receipts)):
+                await self._shared.give_way(races)
+                return attempt, races + 1
             case StorePrecondition():
                 raise UploadFailed("precondition: the object exists (If-None-Match: *)") from error
             case StoreConflict():
-                if races < MOST_REFUSALS and await self._may_complete(receipts):
-                    await self._shared.give_way(races)
-                    return attempt, races + 1
                 raise UploadFailed("conflict: another request to this key came in between") from error
             case InvalidPart():
                 raise UploadFailed(f"the store does not take a part it has confirmed: {error}") from error
-            case NoSuchMultipart() if repeated and races < MOST_REFUSALS:
-                await self._shared.give_way(races)  # an earlier attempt may have taken the parts, and not be done
-                return attempt, races + 1
             case NoSuchMultipart():
                 raise UploadFailed("the store has lost the multipart upload, and there is no object of ours") from error
             case _:
@@ -221,10 +231,10 @@ class Completion:
         except StoreRefused as error:  # the completion itself will tell what is wrong
             log.warning("upload %s: parts could not be listed: %s", self._upload.id, error)
 
-    async def _may_complete(self, receipts: Sequence[Receipt]) -> bool:
-        """Whether our parts are still there after a lost race, or are no parts any more because they are the object."""
+    async def _lost_a_race(self, error: StoreError, receipts: Sequence[Receipt]) -> bool:
+        """Whether that is all, and our parts are still there, or are no parts any more because they are the object."""
         try:
-            return await self._listed(receipts)
+            return isinstance(error, StoreConflict) and await self._listed(receipts)
         except NoSuchMultipart:
             return True  # asked once more, the store says which
 

@@ -111,6 +111,24 @@ def late(store, end):
     store.plan = plan
 
 
+def late_after(refusal):
+    """The first attempt gets no answer, the next ones this one; the object of the first appears with the third."""
+
+    def arrange(store, end):
+        async def plan(operation, number):
+            if operation != end:
+                return None
+            if number == 3:
+                store.multiparts.clear()
+                data = SMALL if end == "put_object" else DATA
+                store.objects["key"] = FakeObject(data, ObjectMeta("token of u"), '"late"', {}, datetime.now(UTC))
+            return StoreUnavailable if number == 1 else refusal
+
+        store.plan = plan
+
+    return arrange
+
+
 def faults(**operations):
     """These calls meet these faults, one each."""
 
@@ -160,8 +178,14 @@ CASES = {
     "a refusal after the effect": Case(faults(end=says(StoreRefused))),
     "BadDigest after a whole effect": Case(faults(end=says(BadDigest))),
     "the effect comes late": Case(late, only="multipart"),
+    "the effect comes late, after a refusal": Case(late_after(StoreRefused)),
+    "the effect comes late, after a 412": Case(late_after(StorePrecondition), if_none_match=True),
+    "the effect comes late, after InvalidPart": Case(late_after(InvalidPart), only="multipart"),
     # No effect, and an answer that says no.
     "a refusal": Case(faults(end=StoreRefused), put="the store refused", multipart="the store refused"),
+    "a doubt, and refusals for ever": Case(
+        faults(end=[StoreUnavailable, *[StoreRefused] * 9]), put="the store refused", multipart="the store refused"
+    ),
     "NoSuchUpload": Case(faults(end=[NoSuchMultipart]), multipart=LOST, only="multipart"),
     "InvalidPart": Case(faults(end=InvalidPart), multipart="the store does not take a part", only="multipart"),
     "a part that the store has lost": Case(
