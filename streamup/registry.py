@@ -133,7 +133,8 @@ class Registry:
     async def _finish_parts(self, grace_seconds: float) -> None:
         if not self._uploader.available:
             return
-        sealed = [live.ended.wait() for live in self if live.upload.state is not State.OPEN]
+        ending = [live for live in self if live.upload.state is not State.OPEN]
+        sealed = [live.ended.wait() for live in ending if self._uploader.held(live.upload.id) is None]
         in_flight = [self._uploader.slots.idle()]
         try:
             async with asyncio.timeout(grace_seconds):
@@ -288,7 +289,8 @@ class Registry:
         drain = Drain(self._uploader, live.upload, live.accumulator, partial(self._key_turn, live))
         try:
             async with self.committing(live):
-                await drain.run()
+                with self._uploader.on_behalf_of(live.upload.id):
+                    await drain.run()
         except CheckpointError:
             return  # it is being read again
         except Exception:
@@ -332,7 +334,8 @@ class Registry:
             return
         drain = Drain(self._uploader, upload, Accumulator(upload, self._spool), _no_turn)
         try:
-            await drain.abort()
+            with self._uploader.on_behalf_of(upload.id):
+                await drain.abort()
             upload.multipart_gone()
             await self._checkpoint.save(upload)
         except (StoreError, CheckpointError) as error:

@@ -1,7 +1,8 @@
 """What all uploads share on their way into the store: permits for parts in flight, and patience with the store.
 
 The store's "later" (`StoreUnavailable`) is waited out for ever, with full jitter; everybody wakes when anybody gets
-through. What each upload does is `drain`'s business, and `completion`'s.
+through. "Not this one" (`AccessDenied`) holds one upload, says why, and says nothing about the store. What each upload
+does is `drain`'s business, and `completion`'s.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from streamup.checkpoint import Checkpoint
 from streamup.errors import (
+    AccessDenied,
     StoreThrottled,
     StoreUnavailable,
 )
@@ -33,7 +37,18 @@ BACKOFF_MOST_SECONDS = 15.0
 BACKOFF_LEAST_SHARE = 0.1
 """The share of a wait that nobody's success shortens, so that one refusal among many successes is no hot loop."""
 
+_owner = ContextVar("_owner", default="")
+"""The upload for which the store is asked; the tasks of its parts inherit it."""
+
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Hold:
+    """Why the store does not take one upload, None once it does; `said` is what the log has of that."""
+
+    reason: str | None = None
+    said: str | None = None
 
 
 class Slots:
@@ -131,6 +146,22 @@ class Uploader:
         self._jitter = jitter
         self._creations = WeakValueDictionary[str, asyncio.Lock]()
         self._answered = asyncio.Event()
+        self._holds: dict[str, Hold] = {}
+
+    @contextmanager
+    def on_behalf_of(self, upload_id: str) -> Iterator[None]:
+        """In here, and in tasks that are begun in here, the store is asked for this upload."""
+        token = _owner.set(upload_id)
+        try:
+            yield
+        finally:
+            _owner.reset(token)
+            self._holds.pop(upload_id, None)
+
+    def held(self, upload_id: str) -> str | None:
+        """Why the store does not take this upload now, though it answers."""
+        hold = self._holds.get(upload_id)
+        return hold.reason if hold else None
 
     def creation(self, key: str) -> asyncio.Lock:
         """Held while a multipart upload of this key is created, or orphans of this key are looked for."""
@@ -146,7 +177,7 @@ class Uploader:
                 await self.pause(attempt, error)
                 attempt += 1
             else:
-                self.answered()
+                self.answered(taken=attempt > 0)  # else something else may be what is denied
                 return answer
 
     async def pause(self, attempt: int, error: StoreUnavailable) -> None:
@@ -155,9 +186,12 @@ class Uploader:
         """
         if isinstance(error, StoreThrottled):
             self.slots.throttled()
-        if self.available:
-            log.warning("the store does not answer: %s", error)
-        self.available = False
+        if isinstance(error, AccessDenied):
+            self._hold(str(error))
+        else:
+            if self.available:
+                log.warning("the store does not answer: %s", error)
+            self.available = False
         most = min(BACKOFF_MOST_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(attempt, 10))
         least = most if isinstance(error, StoreThrottled) else most * BACKOFF_LEAST_SHARE
         await asyncio.sleep(self._jitter.uniform(least / 2, least))
@@ -169,9 +203,17 @@ class Uploader:
         """Wait after a lost race: whoever won it, perhaps an earlier attempt of our own, needs a moment to be seen."""
         await asyncio.sleep(self._jitter.uniform(0.5, 1) * min(BACKOFF_MOST_SECONDS, BACKOFF_FIRST_SECONDS * 2**races))
 
-    def answered(self) -> None:
-        """The store works: wake whoever waits for that."""
+    def _hold(self, reason: str) -> None:
+        hold = self._holds.setdefault(_owner.get(), Hold())
+        if reason != hold.said:
+            log.warning("upload %s is held: %s", _owner.get(), reason)
+        hold.reason = hold.said = reason
+
+    def answered(self, *, taken: bool = True) -> None:
+        """The store works: wake whoever waits for that. `taken`: and holds this upload no more."""
         self.slots.succeeded()
+        if taken and (hold := self._holds.get(_owner.get())):
+            hold.reason = None
         if not self.available:
             self.available = True
             log.info("the store answers again")

@@ -297,6 +297,57 @@ async def test_only_a_throttling_store_gets_fewer_parts_at_once(world):
     assert shared.slots.limit == 2.0
 
 
+async def test_who_is_held_is_named_once_for_each_reason_and_the_store_is_none_the_worse(world, store, caplog):
+    shared = world.uploader()
+    seen = []
+
+    async def denied(operation, number):
+        if operation == "head":
+            seen.append((shared.held("a"), shared.available))
+        return AccessDenied("another key") if operation == "put_object" and number % 4 else None
+
+    async def hold(upload_id):
+        _, drain = await world.upload(b"abc", upload_id=upload_id, key=upload_id)
+        drain._shared = shared
+        with shared.on_behalf_of(upload_id):
+            await drain.run()
+            assert shared.held(upload_id) is None
+
+    store.plan = denied
+    await hold("a")
+    await hold("b")
+    assert {(None, True), ("another key", True)} == set(seen)
+    held = [record.message for record in caplog.records]
+    assert ["upload a is held: another key", "upload b is held: another key"] == held
+    assert {} == shared._holds
+
+
+async def test_the_tasks_of_an_uploads_parts_speak_for_it(world, store):
+    shared = world.uploader()
+    gate = asyncio.Event()
+
+    async def denied(operation, number):
+        if operation == "put_part" and number <= 3:
+            return AccessDenied("not here")
+        return gate if operation == "put_part" else None
+
+    store.plan = denied
+    upload, drain = await world.upload()
+    drain._shared = shared
+
+    async def run():
+        with shared.on_behalf_of("u"):
+            await drain.run()
+
+    running = asyncio.create_task(run())
+    await until(lambda: store.calls["put_part"] == 6)
+    assert "not here" == shared.held("u")
+    gate.set()
+    await until(lambda: shared.held("u") is None)
+    await running
+    assert upload.state is State.COMPLETE
+
+
 async def test_everybody_wakes_when_anybody_gets_through(world, monkeypatch):
     monkeypatch.setattr(module, "BACKOFF_FIRST_SECONDS", 3600)
     monkeypatch.setattr(module, "BACKOFF_MOST_SECONDS", 3600)

@@ -16,6 +16,7 @@ from streamup import registry, uploader, uploads
 from streamup.checkpoint import Checkpoint
 from streamup.config import Config
 from streamup.errors import (
+    AccessDenied,
     AlreadyComplete,
     BadRequest,
     CheckpointError,
@@ -1028,6 +1029,29 @@ async def test_a_stop_does_not_wait_for_a_store_that_is_down(process, store, mon
     await until(lambda: not process.uploader.available)
     async with asyncio.timeout(5):
         await process.uploads.stop(3600)
+
+
+async def test_a_stop_waits_for_those_whom_the_store_takes_and_not_for_one_that_is_held(start, store):
+    gate = asyncio.Event()
+    put = store.put_object
+
+    async def put_object(key, *rest):
+        if key == "held":
+            raise AccessDenied("begun with another key")
+        await gate.wait()
+        return await put(key, *rest)
+
+    store.put_object = put_object
+    async with start() as process:
+        held = await process.send(Body(b"abc"), key="held")
+        good = await process.send(Body(b"abc"), key="good")
+        await until(lambda: process.uploader.held(held.upload.id))
+        stopping = asyncio.create_task(process.uploads.stop(3600))
+        await turns()
+        gate.set()
+        async with asyncio.timeout(5):
+            await stopping
+    assert (State.COMPLETE, State.COMPLETING) == (good.upload.state, held.upload.state)
 
 
 async def die_after(process, *chunks, **options):
