@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from hashlib import sha256
 
 from awscrt import checksums
 
 from streamup.accumulator import Accumulator
+from streamup.digests import base64_of
 from streamup.errors import (
     AccessDenied,
     BadDigest,
@@ -35,7 +34,7 @@ from streamup.errors import (
 from streamup.failpoints import failpoint
 from streamup.read_back import body_of, read_back
 from streamup.spool import PartFile
-from streamup.stores import Checksum, PartBody, Receipt, StoredObject
+from streamup.stores import Checksum, PartBody, Receipt, StoredObject, composite
 from streamup.upload import State, Upload
 from streamup.uploader import Uploader
 
@@ -289,9 +288,9 @@ class Completion:
             return _named(body)
         if self._upload.multipart_id is not None:
             receipts = self._receipts()
-            digests = [receipt.sha256 for receipt in receipts if receipt.sha256 is not None]
-            composite = {"sha256": f"{_base64(sha256(b''.join(digests)).digest())}-{len(digests)}"} if digests else {}
-            return {"crc64nvme": _base64(combined(receipts).to_bytes(8, "big"))} | composite
+            of_parts = composite(receipts)
+            crc = base64_of(combined(receipts).to_bytes(8, "big"))
+            return {"crc64nvme": crc} | ({"sha256": of_parts} if of_parts else {})
         file = self._parts.file(1)
         if (file.size if file else 0) == self._upload.size:
             with suppress(SpoolError):  # a restart finds the spool changed; the object may have been stored before that
@@ -312,15 +311,10 @@ def combined(parts: Sequence[Receipt | PartFile]) -> int:
 
 def _named(body: PartBody) -> dict[str, str]:
     """The checksums of an object that is one body."""
-    digest = {"sha256": _base64(body.sha256)} if body.sha256 is not None else {}
-    return {"crc64nvme": _base64(body.crc64nvme.to_bytes(8, "big"))} | digest
+    digest = {"sha256": base64_of(body.sha256)} if body.sha256 is not None else {}
+    return {"crc64nvme": base64_of(body.crc64nvme.to_bytes(8, "big"))} | digest
 
 
 def _comparable(named: str, ours: str | None) -> bool:
     """Whether two checksums are of one kind: a composite ends with its number of parts."""
     return ours is not None and ("-" in named) == ("-" in ours)
-
-
-def _base64(digest: bytes) -> str:
-    """As `StoredObject.checksums` are written."""
-    return b64encode(digest).decode()

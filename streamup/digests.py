@@ -31,6 +31,11 @@ class _Crc32:
         return self._value.to_bytes(4, "big")
 
 
+SIZES: Mapping[str, int] = MappingProxyType(
+    {"crc32": 4, "crc32c": 4, "crc64nvme": 8, "md5": 16, "sha1": 20, "sha256": 32, "sha512": 64}
+)
+"""How many bytes each digest has that is computed here, by S3's names for them, which are ours."""
+
 HASHES: Mapping[str, Callable[[], _Hash]] = MappingProxyType(
     {
         "crc32": _Crc32,
@@ -69,7 +74,11 @@ class Running:
                 raise mismatch(expected, found, "Nothing of this body is kept: send it again.")
 
 
+def base64_of(digest: bytes) -> str:
+    """As S3 and HTTP's fields write digests."""
+    return b64encode(digest).decode()
+
+
 def mismatch(expected: Digest, found: bytes, consequence: str) -> DigestMismatch:
     """The error that names both."""
-    given, come = (b64encode(value).decode() for value in (expected.value, found))
-    return DigestMismatch(expected.algorithm, given, come, consequence)
+    return DigestMismatch(expected.algorithm, base64_of(expected.value), base64_of(found), consequence)

@@ -18,13 +18,10 @@ from typing import Any, Protocol, Self
 
 from awscrt import checksums
 
+from streamup.digests import SIZES
+
 CONTEXT_BYTES = 256
 """More than any of these contexts takes; the largest, of SHA-512, has 216 bytes."""
-
-SIZES: Mapping[str, int] = MappingProxyType(
-    {"crc32": 4, "crc32c": 4, "crc64nvme": 8, "md5": 16, "sha1": 20, "sha256": 32, "sha512": 64}
-)
-"""What can be hashed, and how many bytes each digest has."""
 
 _CRCS: Mapping[str, Callable[[bytes, int], int]] = MappingProxyType(
     {"crc32": checksums.crc32, "crc32c": checksums.crc32c, "crc64nvme": checksums.crc64nvme}

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamup import hashes
-from streamup.hashes import SIZES, Hashes
+from streamup.digests import SIZES
+from streamup.hashes import Hashes
 
 REFERENCES = {
     "crc32": lambda data: zlib.crc32(data).to_bytes(4, "big"),

@@ -19,7 +19,6 @@ from typing import Protocol, Self
 from awscrt import checksums
 
 from streamup.client.proof import (
-    DIGEST_BYTES,
     Claim,
     Cut,
     Finding,
@@ -29,6 +28,7 @@ from streamup.client.proof import (
     part_claims,
     spans_of,
 )
+from streamup.digests import SIZES
 from streamup.errors import TransferError
 from streamup.stores import StoredPart
 
@@ -56,7 +56,7 @@ class _Crc:
     """A CRC in hashlib's dress."""
 
     def __init__(self, algorithm: str) -> None:
-        self._crc, self._size, self._value = _CRC[algorithm][0], DIGEST_BYTES[algorithm], 0
+        self._crc, self._size, self._value = _CRC[algorithm][0], SIZES[algorithm], 0
 
     def update(self, data: memoryview | bytes, /) -> None:
         self._value = self._crc(data, self._value)
@@ -80,7 +80,7 @@ def combined(algorithm: str, pieces: Iterable[tuple[bytes, int]]) -> bytes:
     combine, value = _CRC[algorithm][1], 0
     for crc, size in pieces:
         value = combine(value, int.from_bytes(crc, "big"), size)
-    return value.to_bytes(DIGEST_BYTES[algorithm], "big")
+    return value.to_bytes(SIZES[algorithm], "big")
 
 
 class Hashing:

@@ -10,20 +10,18 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import accumulate, islice, pairwise
-from types import MappingProxyType
 
+from streamup.digests import SIZES
 from streamup.layout import MIB, STEP, Layout
 from streamup.stores import StoredObject, StoredPart
 
-DIGEST_BYTES: Mapping[str, int] = MappingProxyType(
-    {"crc64nvme": 8, "sha256": 32, "sha1": 20, "sha512": 64, "md5": 16, "crc32c": 4, "crc32": 4}
-)
-"""The length of each kind's value, the strongest first, by S3's names in lower case. S3 has others (XXHASH3 and its
-like): they are passed over, which is said."""
+KINDS = ("crc64nvme", "sha256", "sha1", "sha512", "md5", "crc32c", "crc32")
+"""What is compared, the strongest first, by S3's names in lower case. S3 has others (XXHASH3 and its like): they are
+passed over, which is said."""
 
 NO_MD5 = ("aws:kms", "aws:kms:dsse", "aws:fsx", "SSE-C")
 """Encryptions under which S3's ETag is not made of the bytes that a reader sees."""
@@ -89,7 +87,7 @@ def claims_of(stored: StoredObject) -> tuple[list[Claim], list[Finding]]:
             claims.append(claim)
         else:
             findings.append(claim)
-    claims.sort(key=lambda claim: list(DIGEST_BYTES).index(claim.algorithm))
+    claims.sort(key=lambda claim: KINDS.index(claim.algorithm))
     etag = _etag(stored)
     if isinstance(etag, Claim):
         claims.append(etag)
@@ -106,9 +104,9 @@ def _checksum(algorithm: str, text: str, *, composite: bool) -> Claim | Finding:
         parts = int(count) if dash else 0
     except (binascii.Error, ValueError):
         return Finding(Verdict.OPEN, f"{name} {text}: this is not written as S3 writes a checksum")
-    if algorithm not in DIGEST_BYTES:
+    if algorithm not in KINDS:
         return Finding(Verdict.OPEN, f"{name} {text}: this kind of checksum is not known here")
-    if len(value) != DIGEST_BYTES[algorithm]:
+    if len(value) != SIZES[algorithm]:
         return Finding(Verdict.OPEN, f"{name} {text}: this is not the length of such a checksum")
     return Claim(name, algorithm, value, composite or bool(dash), parts)
 
@@ -205,5 +203,5 @@ def part_claims(parts: Sequence[StoredPart]) -> list[tuple[StoredPart, Claim]]:
         claims = (_checksum(name, text, composite=False) for name, text in part.checksums.items())
         known = [claim for claim in claims if isinstance(claim, Claim) and not claim.composite]
         if known:
-            found.append((part, min(known, key=lambda claim: list(DIGEST_BYTES).index(claim.algorithm))))
+            found.append((part, min(known, key=lambda claim: KINDS.index(claim.algorithm))))
     return found

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import get_args
 from urllib.parse import quote, unquote
 
-from streamup.digests import Digest
+from streamup.digests import SIZES, Digest
 from streamup.errors import BadRequest, LengthConflict, LengthRequired, NotImplementedHere
 from streamup.protocols import BodyTerms, Description, Limits, Policy, RequestHead
 from streamup.stores import Checksum
@@ -28,21 +28,11 @@ MOST_BYTES = 10**15 - 1
 GUARDS = ("repr-digest", "content-digest", "content-md5", "upload-checksum")
 """Digests that a client gives to be verified. Not verifying one that was given would be a false promise."""
 
-DIGESTS: Mapping[str, tuple[str, int]] = {"sha-256": ("sha256", 32), "sha-512": ("sha512", 64)}
-"""RFC 9530's active algorithms: our names for them, and their bytes. Its deprecated ones prove too little."""
+DIGESTS: Mapping[str, str] = {"sha-256": "sha256", "sha-512": "sha512"}
+"""RFC 9530's active algorithms, and our names for them. Its deprecated ones prove too little."""
 
 S3_CHECKSUM = "x-amz-checksum-"
-
-S3_CHECKSUMS: Mapping[str, int] = {
-    "crc32": 4,
-    "crc32c": 4,
-    "crc64nvme": 8,
-    "md5": 16,
-    "sha1": 20,
-    "sha256": 32,
-    "sha512": 64,
-}
-"""S3's names for checksums of objects, which are ours, and their bytes."""
+"""What S3's fields for checksums of objects begin with; the rest is one of `SIZES`."""
 
 _BARE_ITEM = (
     r"-?[0-9]{1,15}|-?[0-9]{1,12}\.[0-9]{1,3}|@-?[0-9]{1,15}|\?[01]|:[A-Za-z0-9+/=]*:"
@@ -128,11 +118,11 @@ def guards(head: RequestHead) -> tuple[Digest, ...]:
     _refuse_unverified(head)
     found = [*_digests(head, "Repr-Digest")]
     if (md5 := head.headers.get("Content-MD5")) is not None:
-        found.append(digest("Content-MD5", "md5", S3_CHECKSUMS["md5"], md5.strip()))
+        found.append(digest("Content-MD5", "md5", md5.strip()))
     for name, value in head.headers.items():
         algorithm = name.lower().removeprefix(S3_CHECKSUM)
-        if name.lower() != algorithm and algorithm in S3_CHECKSUMS:
-            found.append(digest(name, algorithm, S3_CHECKSUMS[algorithm], value.strip()))
+        if name.lower() != algorithm and algorithm in SIZES:
+            found.append(digest(name, algorithm, value.strip()))
     return tuple(found)
 
 
@@ -144,7 +134,7 @@ def content_digests(head: RequestHead) -> tuple[Digest, ...]:
 def wanted_digests(head: RequestHead) -> tuple[str, ...]:
     """`Want-Repr-Digest: sha-256=10, sha-512=3` (RFC 9530, 4): what of it we can tell. 0 is "not acceptable"."""
     members = (member.strip().partition("=") for member in head.headers.get("Want-Repr-Digest", "").split(","))
-    return tuple(DIGESTS[name][0] for name, _, weight in members if name in DIGESTS and weight.strip() != "0")
+    return tuple(DIGESTS[name] for name, _, weight in members if name in DIGESTS and weight.strip() != "0")
 
 
 def _refuse_unverified(head: RequestHead) -> None:
@@ -155,8 +145,8 @@ def _refuse_unverified(head: RequestHead) -> None:
             raise NotImplementedHere(f"{name} cannot be verified in a trailer. Send it as a header, or leave it out.")
     for name in map(str.lower, head.headers):
         kind = name.removeprefix(S3_CHECKSUM)
-        if name != kind and kind not in {*S3_CHECKSUMS, "algorithm", "type"}:
-            raise NotImplementedHere(f"{name} cannot be verified. These can: {', '.join(S3_CHECKSUMS)}.")
+        if name != kind and kind not in {*SIZES, "algorithm", "type"}:
+            raise NotImplementedHere(f"{name} cannot be verified. These can: {', '.join(SIZES)}.")
     if "Upload-Checksum" in head.headers and "Tus-Resumable" not in head.headers:
         raise NotImplementedHere("Upload-Checksum goes with Tus-Resumable. Any other request may have Content-Digest.")
     if "aws-chunked" in head.headers.get("Content-Encoding", "").lower():
@@ -175,7 +165,7 @@ def _digests(head: RequestHead, field: str) -> tuple[Digest, ...]:
     known = {name: text for name, _, text in members if name in DIGESTS}
     if not known:
         raise BadRequest(f"{field} is verified with {' or '.join(DIGESTS)}: `sha-256=:BASE64:`.")
-    return tuple(digest(field, *DIGESTS[name], _byte_sequence(field, text)) for name, text in known.items())
+    return tuple(digest(field, DIGESTS[name], _byte_sequence(field, text)) for name, text in known.items())
 
 
 def _byte_sequence(field: str, text: str) -> str:
@@ -186,11 +176,11 @@ def _byte_sequence(field: str, text: str) -> str:
     return found[1] + "=" * (-len(found[1]) % 4)
 
 
-def digest(name: str, algorithm: str, size: int, text: str) -> Digest:
+def digest(name: str, algorithm: str, text: str) -> Digest:
     """What the field `name` says in base64. One that no bytes can match is refused before they come."""
     value = base64(name, text)
-    if len(value) != size:
-        raise BadRequest(f"A {algorithm} has {size} bytes; {name} has {len(value)}.")
+    if len(value) != SIZES[algorithm]:
+        raise BadRequest(f"A {algorithm} has {SIZES[algorithm]} bytes; {name} has {len(value)}.")
     return Digest(algorithm, value)
 
 
@@ -331,7 +321,7 @@ def final(upload: Upload) -> dict[str, str]:
 
 def repr_digest(digests: Mapping[str, bytes]) -> dict[str, str]:
     """`Repr-Digest` of what is known of the whole (RFC 9530, 3)."""
-    known = {name: digests[ours] for name, (ours, _) in DIGESTS.items() if ours in digests}
+    known = {name: digests[ours] for name, ours in DIGESTS.items() if ours in digests}
     members = [f"{name}=:{b64encode(value).decode()}:" for name, value in known.items()]
     return {"Repr-Digest": ", ".join(members)} if members else {}
 

@@ -12,8 +12,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
+
+from streamup.digests import base64_of
 
 
 class Checksum(StrEnum):
@@ -77,6 +80,14 @@ class Receipt:
     etag: str
     crc64nvme: int | None = None
     sha256: bytes | None = None
+
+
+def composite(receipts: Sequence[Receipt]) -> str | None:
+    """S3's SHA-256 of an object of these parts: that of their digests, with their number. None if one is not known."""
+    digests = [receipt.sha256 for receipt in receipts if receipt.sha256 is not None]
+    if not digests or len(digests) != len(receipts):
+        return None
+    return f"{base64_of(sha256(b''.join(digests)).digest())}-{len(digests)}"
 
 
 @dataclass(frozen=True, slots=True)

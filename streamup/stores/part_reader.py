@@ -6,7 +6,6 @@ What goes wrong with the file here is a `SpoolError`, never the store's fault.
 from __future__ import annotations
 
 import asyncio
-import base64
 import errno
 import hashlib
 import os
@@ -17,6 +16,7 @@ from typing import Self
 
 from awscrt import checksums
 
+from streamup.digests import base64_of
 from streamup.errors import SpoolError, StoreUnavailable
 from streamup.stores import PartBody
 
@@ -130,8 +130,3 @@ def content_md5(body: PartBody) -> str:
 
 def _changed(path: Path) -> SpoolError:
     return SpoolError(f"The part file {path.name} is not what was received: its CRC64NVME differs.")
-
-
-def base64_of(digest: bytes) -> str:
-    """As S3's headers carry digests."""
-    return base64.b64encode(digest).decode()

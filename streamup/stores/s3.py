@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -25,6 +24,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from streamup.config import is_loopback
+from streamup.digests import base64_of
 from streamup.errors import (
     AccessDenied,
     BadDigest,
@@ -49,9 +49,10 @@ from streamup.stores import (
     Receipt,
     StoredObject,
     StoredPart,
+    composite,
 )
 from streamup.stores.object_arguments import TOKEN, creation, customer_key
-from streamup.stores.part_reader import PartReader, base64_of, content_md5
+from streamup.stores.part_reader import PartReader, content_md5
 from streamup.stores.profiles import UNKNOWN, StoreProfile, recognise
 from streamup.stores.refusals import refusal
 
@@ -256,7 +257,9 @@ class S3Store:
             **whole,
         )
         _field(answer, "ETag")
-        _confirm("the object", answer, whole or _composite(meta.checksum, receipts))
+        if meta.checksum is Checksum.SHA256 and (of_parts := composite(receipts)):
+            whole = {"ChecksumSHA256": of_parts}
+        _confirm("the object", answer, whole)
         return _stored(key, size, meta, answer)
 
     async def abort_multipart(self, key: str, multipart_id: str) -> None:
@@ -615,14 +618,6 @@ def _listed(part: Mapping[str, Any]) -> Receipt:
         int.from_bytes(base64.b64decode(crc), "big") if crc else None,
         base64.b64decode(sha256) if sha256 else None,
     )
-
-
-def _composite(checksum: Checksum, receipts: Sequence[Receipt]) -> dict[str, str]:
-    """S3's SHA-256 of a multipart object: that of the parts' digests, with their number."""
-    digests = [receipt.sha256 for receipt in receipts if receipt.sha256 is not None]
-    if checksum is not Checksum.SHA256 or len(digests) != len(receipts):
-        return {}
-    return {"ChecksumSHA256": f"{base64_of(hashlib.sha256(b''.join(digests)).digest())}-{len(digests)}"}
 
 
 def _stored(key: str, size: int, meta: ObjectMeta, answer: Mapping[str, Any]) -> StoredObject:
