@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from streamup.errors import CheckpointError, StateDirectoryBusy, StateDirectoryError
 from streamup.failpoints import failpoint
 from streamup.layout import Layout
-from streamup.stores import Checksum, ObjectMeta, Receipt, StoredObject
+from streamup.stores import NO_KEY, Checksum, ObjectMeta, Receipt, StoredObject
 from streamup.upload import LIVE, State, Upload
 
 T = TypeVar("T")
@@ -459,7 +459,7 @@ def _records(db: sqlite3.Connection, where: str, *values: Any) -> Iterator[Recor
 
 
 def _upload(row: sqlite3.Row, receipts: Sequence[sqlite3.Row]) -> Upload:
-    meta = json.loads(row["meta"])
+    meta = {"sse_c_key_md5": NO_KEY} | json.loads(row["meta"])  # there were no such keys before they were recorded
     return Upload(
         **{name: row[name] for name in _PLAIN},
         state=State(row["state"]),

@@ -67,7 +67,7 @@ class Completion:
         doubtful = self._upload.state is State.COMPLETING
         if self._upload.offset:
             await self._sync()
-        found = await self._shared.insist(self._store.head, key)
+        found = await self._look()
         if found and await self._prove(found):
             return found
         self._upload.announce_completion(found.etag if found else None)
@@ -85,7 +85,7 @@ class Completion:
                 async with self._shared.slots.hold(self._upload.id):
                     stored = await self._store.put_object(key, body, self._upload.meta)
             except StoreError as error:
-                found = await self._shared.insist(self._store.head, key)
+                found = await self._look()
                 if found and await self._prove(found, error, body):
                     return found
                 doubtful |= isinstance(error, StoreUnavailable)
@@ -101,6 +101,16 @@ class Completion:
         synced = await self._parts.sync()
         await self._shared.checkpoint.announce(self._upload.id, synced.offset, synced.files)
         self._parts.committed(synced)
+
+    async def _look(self) -> StoredObject | None:
+        """What is under the key. One that nobody can look into, and that was not there before, may be ours, from before
+        the customer's key was replaced: then that key is waited for, as parts wait for theirs.
+        """
+        upload = self._upload
+        found = await self._shared.insist(self._store.head, upload.key)
+        if upload.state is State.COMPLETING and found and found.token is None and found.etag != upload.replaces:
+            found = await self._shared.insist(self._store.head, upload.key, upload.meta.sse_c_key_md5)
+        return found
 
     def _require_unchanged(self, found: StoredObject | None) -> None:
         if self._upload.meta.if_none_match and found:

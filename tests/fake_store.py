@@ -35,6 +35,7 @@ from typing import Any, TypeVar
 from awscrt.checksums import crc64nvme as crc64nvme_of
 
 from streamup.errors import (
+    AccessDenied,
     BadDigest,
     InvalidPart,
     NoSuchMultipart,
@@ -45,7 +46,17 @@ from streamup.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from streamup.stores import Checksum, Multipart, ObjectMeta, PartBody, Receipt, StoredObject, StoredPart, StoreLimits
+from streamup.stores import (
+    SSE_C,
+    Checksum,
+    Multipart,
+    ObjectMeta,
+    PartBody,
+    Receipt,
+    StoredObject,
+    StoredPart,
+    StoreLimits,
+)
 
 
 class _Drop(Enum):
@@ -207,6 +218,8 @@ class FakeStore:
         self.peak: Counter[str] = Counter()
         self.effects: list[tuple[str, str, int | None]] = []
         """What happened, in the order in which it did: operation, key, part number."""
+        self.key_replaced = False
+        """Objects under a customer's key are seen from outside only."""
         self._faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self._gates: dict[str, Gate] = {}
         self._clock = clock
@@ -301,9 +314,13 @@ class FakeStore:
         for one in sorted(found, key=lambda one: (one.key, one.initiated)):
             yield Multipart(one.key, one.multipart_id, one.initiated)
 
-    async def head(self, key: str) -> StoredObject | None:
+    async def head(self, key: str, begun: str | None = None) -> StoredObject | None:
         async with self._call("head") as damage:
             found = self.objects.get(key)
+            if found and self.key_replaced and found.meta.sse_c_key_md5:
+                if begun:
+                    raise AccessDenied("another key for SSE-C", status=403)
+                return damage.told(StoredObject(key, len(found.data), found.etag, encryption=SSE_C))
             return damage.told(found and _described(key, found))
 
     async def read(self, key: str, start: int, end: int, etag: str) -> AsyncGenerator[bytes, None]:

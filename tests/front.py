@@ -44,7 +44,8 @@ class Front:
     """`good` are the tokens that are taken now. `revoke_after`: so many parts more, and none is.
 
     `handed_out` counts tokens, which say of themselves that they live for `lifetime`; while `away`, the places that
-    hand them out answer 503, and every other time 400. Who is refused gets the status `refusal`.
+    hand them out answer 503, and every other time 400. Who is refused gets the status `refusal`. With `needs_no_key`,
+    no object has a customer's key, and S3 says 400 to one.
     """
 
     url: str
@@ -57,6 +58,7 @@ class Front:
     refusal: int = 400
     lifetime: timedelta = timedelta(hours=1)
     revoke_after: int | None = None
+    needs_no_key: bool = False
     refused: list[str] = field(default_factory=list)
     passed_on: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -141,6 +143,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.front.takes(token, part="partNumber" in asked):
             self.front.refused.append(what)
             self._answer(self.front.refusal, EXPIRED.encode())
+            return
+        if self.front.needs_no_key and "x-amz-server-side-encryption-customer-key" in self.headers:
+            self._answer(400, b"")
             return
         self.front.passed_on.append(what)
         self._pass_on(path, query, body)

@@ -14,7 +14,7 @@ import pytest
 from streamup.checkpoint import MIGRATIONS, Checkpoint, SyncedFile
 from streamup.errors import CheckpointError, StateDirectoryError
 from streamup.layout import Layout
-from streamup.stores import Checksum, ObjectMeta, Receipt, StoredObject
+from streamup.stores import NO_KEY, Checksum, ObjectMeta, Receipt, StoredObject
 from streamup.upload import State, Upload
 
 LARGEST_CRC = 2**64 - 1
@@ -134,6 +134,14 @@ async def test_an_object_without_its_time_comes_back(checkpoint):
 
 async def test_unknown_uploads_are_not_found(checkpoint):
     assert await checkpoint.find("nobody") is None
+
+
+async def test_an_upload_from_before_customers_keys_was_begun_without_one(checkpoint):
+    """Not with whatever is configured now: its parts need the key of the first."""
+    await checkpoint.save(make())
+    change = "UPDATE upload SET meta = json_remove(meta, '$.sse_c_key_md5')"
+    await checkpoint._transact("old", lambda db: db.execute(change))
+    assert (await checkpoint.find("u")).upload.meta.sse_c_key_md5 == NO_KEY
 
 
 async def test_a_row_is_written_as_it_was_when_it_was_saved(checkpoint):

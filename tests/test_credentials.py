@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 from awscrt import checksums
@@ -17,6 +18,7 @@ from front import Front
 from process import CURL, PART, content, curl, digest, prefix_of, running, until
 
 from streamup import errors
+from streamup.object_options import ObjectOptions, ObjectRules
 from streamup.stores import ObjectMeta, PartBody
 from streamup.stores.profiles import PROFILES
 from streamup.stores.s3 import S3Store
@@ -52,6 +54,13 @@ def body(tmp_path):
     return PartBody(path, 3, checksums.crc64nvme(b"abc"))
 
 
+def runs(pid: str) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(int(pid), 0)
+        return True
+    return False
+
+
 @everywhere
 async def test_of_many_that_are_refused_together_one_asks(opened, front, body, tmp_path):
     store, place = opened
@@ -74,8 +83,9 @@ async def test_of_many_that_are_refused_together_one_asks(opened, front, body, t
 
 
 @everywhere
-async def test_who_is_refused_late_does_not_take_away_what_others_have_found(opened, front, tmp_path):
+async def test_who_is_refused_late_does_not_take_away_what_others_have_found(opened, front, monkeypatch, tmp_path):
     store, place = opened
+    monkeypatch.setattr("streamup.stores.s3.RENEW_SECONDS", 0)  # a HEAD is refused without a word
     await store.head("a")
     front.good.clear()
     late = asyncio.Event()
@@ -122,6 +132,41 @@ async def test_credentials_that_say_they_have_ended_are_none(opened, front):
         await store.head("a")
     front.lifetime = -front.lifetime
     assert await store.head("a") is None
+
+
+@pytest.mark.parametrize("opened", ["file"], indirect=True)
+async def test_a_search_that_never_returns_is_given_up_and_the_next_one_asks_anew(opened, monkeypatch, tmp_path):
+    store, _ = opened
+    monkeypatch.setattr("streamup.stores.credentials.SEARCH_SECONDS", 0.5)
+    (tmp_path / "credentials").unlink()
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/asked\nexec sleep 600\n")
+    program.chmod(0o755)
+    (tmp_path / "config").write_text(f"[default]\ncredential_process={program}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    for times in (1, 2):
+        with pytest.raises(errors.CredentialsExpired, match=r"within 0\.5 s.*credential_process"):
+            await store.head("a")
+        asked = (tmp_path / "asked").read_text().split()
+        assert len(asked) == times
+    async with asyncio.timeout(5):  # nor do the programs stay
+        while any(map(runs, asked)):  # noqa: ASYNC110 - the end of a process sets no event here
+            await asyncio.sleep(0.02)
+    program.write_text("""#!/bin/sh\necho '{"Version": 1, "AccessKeyId": "a", "SecretAccessKey": "b"}'\n""")
+    with pytest.raises(errors.CredentialsExpired, match="400"):  # the store's word: these are none it knows
+        await store.head("a")
+
+
+@pytest.mark.parametrize("opened", ["instance"], indirect=True)
+async def test_an_object_from_before_a_customers_key_costs_no_search(opened, front, body):
+    """A HEAD with the key that it does not need is answered 400 without a word, as if credentials had expired."""
+    store, _ = opened
+    await store.put_object("a", body, META)
+    front.needs_no_key = True
+    store.objects = ObjectRules(ObjectOptions(sse_c_key=bytes(32)))
+    for _ in range(3):
+        assert (await store.head("a")).size == body.size
+    assert front.handed_out == 1
 
 
 @pytest.mark.parametrize("opened", ["file"], indirect=True)

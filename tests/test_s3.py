@@ -273,6 +273,23 @@ async def test_an_upload_keeps_to_the_key_it_was_begun_with(wire, body):
     assert all(request.headers.keys().isdisjoint(SSE_C_HEADERS) for request in wire.requests)
 
 
+async def test_an_object_under_another_key_may_be_that_of_an_upload_which_was_begun_with_another(wire):
+    """PutObject may have taken effect before the key was replaced. Who is asked for such an upload does not guess."""
+    listing = "<Contents><Key>some/prefix/secret/k</Key><Size>1</Size><ETag>e</ETag></Contents>"
+
+    def reply(request):
+        keyed = SSE_C_HEADERS.items() <= request.headers.items()
+        found = answer(200, f"<ListBucketResult>{listing}</ListBucketResult>")
+        return found if request.method == "GET" else answer(403 if keyed else 400)
+
+    wire.reply = reply
+    async with store_at(wire, objects=SSE_C) as store:
+        with pytest.raises(errors.AccessDenied, match="begun with another key for SSE-C"):
+            await store.head("secret/k", "another")
+        for own in (None, NO_KEY, SSE_C_HEADERS["x-amz-server-side-encryption-customer-key-md5"]):
+            assert (await store.head("secret/k", own)).etag == "e"
+
+
 @pytest.mark.parametrize("source", ["option", "environment"])
 async def test_a_customers_key_is_not_sent_in_the_clear(monkeypatch, source):
     if source == "environment":
@@ -312,6 +329,30 @@ async def test_what_the_store_would_ignore_is_not_asked_of_it(store, wire, body)
     with pytest.raises(errors.StoreRefused, match="SHA-256"):
         await store.create_multipart("k", replace(META, checksum=Checksum.SHA256))
     assert wire.requests == []
+
+
+async def test_what_is_purged_is_one_key_and_all_of_it(store, wire):
+    """A listing is by prefix, and has pages."""
+
+    def version(kind, key, number):
+        return f"<{kind}><Key>some/prefix/{key}</Key><VersionId>{number}</VersionId></{kind}>"
+
+    more = "<IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker><NextVersionIdMarker>1</NextVersionIdMarker>"
+    pages = {
+        False: version("Version", "k", 1) + version("DeleteMarker", "k", 2) + more,
+        True: version("Version", "k", 3) + version("Version", "k/sibling", 4) + version("DeleteMarker", "k2", 5),
+    }
+
+    def reply(request):
+        if request.method == "DELETE":
+            return answer(204, **{"x-amz-version-id": "9"})
+        page = pages["key-marker=k&version-id-marker=1" in request.target]
+        return answer(200, f"<ListVersionsResult>{page}</ListVersionsResult>")
+
+    wire.reply = reply
+    assert await store.purge("k")
+    removed = [request.target.removeprefix("/bucket/some/prefix/") for request in wire.requests]
+    assert [target for target in removed if "versionId" in target] == [f"k?versionId={number}" for number in (1, 2, 3)]
 
 
 async def test_a_presigned_url_names_the_public_endpoint(wire):

@@ -671,6 +671,41 @@ async def test_an_abort_of_nothing_does_nothing(world, store):
     assert store.calls == {}
 
 
+async def test_an_object_that_may_be_ours_under_a_key_that_was_replaced_is_waited_for(world, store):
+    """PutObject took effect, its answer was lost, and after a restart nobody can look into the object."""
+    unseen = asyncio.Event()
+
+    async def plan(operation, number):
+        return {("put_object", 1): DROP, ("head", 2): unseen}.get((operation, number))
+
+    store.plan = plan
+    _, drain = await world.upload(b"abcdefg", meta=ObjectMeta("token", sse_c_key_md5="first"))
+    task = asyncio.create_task(drain.run())
+    await until(lambda: store.calls["head"] == 2)
+    task.cancel()
+    await asyncio.wait([task])
+    store.key_replaced = True
+    upload, drain = await world.again()
+    task = asyncio.create_task(drain.run())
+    await until(lambda: store.calls["head"] == 6 or task.done())
+    assert (upload.state, upload.reason) == (State.COMPLETING, None)
+    store.key_replaced = False
+    await task
+    assert (upload.state, effects(store)) == (State.COMPLETE, ["put_object"])
+
+
+@pytest.mark.parametrize("fault", [StoreUnavailable, StoreConflict])
+async def test_an_object_that_was_there_before_is_replaced_whatever_its_key(world, store, fault):
+    await world.upload(b"before", upload_id="v", meta=ObjectMeta("before", sse_c_key_md5="first"))
+    await (await world.again("v"))[1].run()
+    store.key_replaced = True
+    store.fail("put_object", fault)
+    upload, drain = await world.upload(b"after", meta=ObjectMeta("after", sse_c_key_md5="first"))
+    async with asyncio.timeout(20):
+        await drain.run()
+    assert (upload.state, store.objects["key"].data) == (State.COMPLETE, b"after")
+
+
 # -- what the store refuses ---------------------------------------------------------------------------------------
 
 

@@ -188,8 +188,12 @@ class ObjectStore(Protocol):
         """Unfinished multipart uploads whose key begins with `prefix` (S3: ListMultipartUploads, all pages)."""
         ...
 
-    async def head(self, key: str) -> StoredObject | None:
-        """The object under `key`, or None (S3: HeadObject with checksums)."""
+    async def head(self, key: str, begun: str | None = None) -> StoredObject | None:
+        """The object under `key`, or None (S3: HeadObject with checksums).
+
+        Of one under a customer's key that is not configured, size and ETag; or `AccessDenied`, where an upload that was
+        `begun` (`ObjectMeta.sse_c_key_md5`) with another key than there is now may have made it.
+        """
         ...
 
     def read(self, key: str, start: int, end: int, etag: str) -> AsyncGenerator[bytes, None]:

@@ -7,11 +7,13 @@ Here the chain is asked anew, too, when the store has called its credentials exp
 from __future__ import annotations
 
 import asyncio
+from asyncio.subprocess import Process
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Self
 
 from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
-from aiobotocore.credentials import AioCredentials  # type: ignore[import-untyped]
+from aiobotocore.credentials import AioCredentials, AioProcessProvider  # type: ignore[import-untyped]
 from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 from botocore.exceptions import (  # type: ignore[import-untyped]
     CredentialRetrievalError,
@@ -24,6 +26,11 @@ RENEW_SECONDS = 10.0
 
 ANSWER_SECONDS = 10
 """How long one attempt at STS may take. The next one is made with the store's next call, as in any outage."""
+
+SEARCH_SECONDS = 60.0
+"""How long a whole search may take. Providers bound each of their attempts, but nobody bounds a program
+(`credential_process`): one may take a while to sign on somewhere, and one that asks a terminal never ends.
+"""
 
 Search = asyncio.Task[Any]
 
@@ -51,8 +58,8 @@ class CredentialChain(AioCredentials):  # type: ignore[misc]  # aiobotocore ship
         """
         search = self._search
         if search is None:
-            search = self._search = asyncio.create_task(_find(), name="credentials")
-            search.add_done_callback(_noticed)
+            search = self._search = asyncio.create_task(_found_in_time(), name="credentials")
+            search.add_done_callback(self._ended)
             self._began = asyncio.get_running_loop().time()
         self._used.set(search)
         try:
@@ -72,9 +79,24 @@ class CredentialChain(AioCredentials):  # type: ignore[misc]  # aiobotocore ship
         if self._used.get() is self._search and asyncio.get_running_loop().time() >= self._began + older_than:
             self._search = None
 
+    def _ended(self, search: Search) -> None:
+        """All who waited may have given up: a failure is noticed here, and the next call does not meet it again."""
+        if (search.cancelled() or search.exception()) and search is self._search:
+            self._search = None
+
     def close(self) -> None:
         if self._search is not None:
             self._search.cancel()
+
+
+async def _found_in_time() -> Any:
+    try:
+        async with asyncio.timeout(SEARCH_SECONDS):
+            return await _find()
+    except TimeoutError as error:
+        raise TimeoutError(
+            f"no answer within {SEARCH_SECONDS:g} s. Does a credential_process hang, or a metadata service?"
+        ) from error
 
 
 async def _find() -> Any:
@@ -84,6 +106,10 @@ async def _find() -> Any:
     session.set_default_client_config(
         AioConfig(connect_timeout=ANSWER_SECONDS, read_timeout=ANSWER_SECONDS, retries=attempts)
     )
+    profile = session.get_config_variable("profile") or "default"
+    session.get_component("credential_provider").insert_before(
+        AioProcessProvider.METHOD, AioProcessProvider(profile, lambda: session.full_config, popen=_Program.start)
+    )
     found = await session.get_credentials()
     if found is None:
         raise NoCredentialsError
@@ -91,7 +117,24 @@ async def _find() -> Any:
     return found
 
 
-def _noticed(search: Search) -> None:
-    """All who waited may have given up; nobody is told of an exception that was seen."""
-    if not search.cancelled():
-        search.exception()
+class _Program:
+    """A `credential_process` that does not outlive whoever waits for it; aiobotocore would leave it behind."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(cls, *arguments: str, **options: Any) -> Self:
+        return cls(await asyncio.create_subprocess_exec(*arguments, **options))
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.returncode
+
+    async def communicate(self) -> tuple[bytes, bytes]:
+        try:
+            return await self._process.communicate()
+        except asyncio.CancelledError:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            raise

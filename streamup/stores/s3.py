@@ -54,7 +54,7 @@ from streamup.stores import (
 from streamup.stores.object_arguments import TOKEN, creation, customer_key
 from streamup.stores.part_reader import PartReader, content_md5
 from streamup.stores.profiles import UNKNOWN, StoreProfile, recognise
-from streamup.stores.refusals import refusal
+from streamup.stores.refusals import WORDLESS, refusal
 
 # botocore looks at it while it is imported. Its other signer, in awscrt, copies a body that is `bytes`.
 os.environ.setdefault("BOTO_DISABLE_CRT", "true")
@@ -278,7 +278,7 @@ class S3Store:
                 return
             page |= {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
 
-    async def head(self, key: str) -> StoredObject | None:
+    async def head(self, key: str, begun: str | None = None) -> StoredObject | None:
         try:
             answer = await self._ask("head_object", key, ChecksumMode="ENABLED")
         except NoSuchObject:
@@ -286,6 +286,7 @@ class S3Store:
         except AccessDenied:
             if not await self._has_another_key(key):
                 raise
+            self._customer_key(key, begun)
             return await self._find(key)
         token = answer.get("Metadata", {}).get(TOKEN)
         return StoredObject(
@@ -429,13 +430,23 @@ class S3Store:
         if "VersionId" not in answer:
             return True
         try:
-            found = await self._call("list_object_versions", self.deadlines.control, Prefix=place)
-            for version in (*found.get("Versions", ()), *found.get("DeleteMarkers", ())):
-                this = {"Key": version["Key"], "VersionId": version["VersionId"]}
-                await self._call("delete_object", self.deadlines.control, **this)
+            async for version_id in self._versions(place):
+                await self._call("delete_object", self.deadlines.control, Key=place, VersionId=version_id)
         except AccessDenied:
             return False
         return True
+
+    async def _versions(self, place: str) -> AsyncIterator[str]:
+        """The ids of an object's versions and delete markers (S3: ListObjectVersions, which goes by prefix)."""
+        page: dict[str, str | None] = {"Prefix": place}
+        while True:
+            answer = await self._call("list_object_versions", self.deadlines.control, **page)
+            for found in (*answer.get("Versions", ()), *answer.get("DeleteMarkers", ())):
+                if found["Key"] == place:
+                    yield found["VersionId"]
+            if not answer.get("IsTruncated"):
+                return
+            page |= {"KeyMarker": answer["NextKeyMarker"], "VersionIdMarker": answer.get("NextVersionIdMarker")}
 
     async def presign_get(self, key: str, seconds: int) -> str:
         target = {"Bucket": self.bucket, "Key": self.prefix + key}
@@ -505,11 +516,10 @@ class S3Store:
         try:
             async with _translated(operation, seconds):
                 yield
-        except CredentialsExpired:
-            self._chain.forget()
-            raise
-        except AccessDenied:  # a HEAD does not say what it is about: an access key may have been replaced
-            self._chain.forget(older_than=RENEW_SECONDS)
+        except (AccessDenied, CredentialsExpired) as error:
+            # A HEAD does not say what it is about: an access key may have been replaced, or an object's key is another.
+            certain = isinstance(error, CredentialsExpired) and error.code != WORDLESS
+            self._chain.forget(older_than=0 if certain else RENEW_SECONDS)
             raise
 
     async def _send(
