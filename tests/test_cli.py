@@ -17,11 +17,12 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientTimeout, web
 from click.testing import CliRunner
 from moto.server import ThreadedMotoServer
 
 from streamup import cli, logs, service
+from streamup.client import remote as remote_module
 from streamup.client.remote import Remote, RemoteError
 from streamup.client.table import human_size, printable
 from streamup.config import OPTIONS, Config
@@ -642,6 +643,22 @@ def test_a_server_that_is_not_there_may_come_back():
     assert result.exit_code == 3
     assert "cannot be reached" in result.stderr
     assert CliRunner().invoke(cli.main, ["ls", "--server", "127.0.0.1"]).exit_code == 2
+
+
+async def test_a_question_that_is_never_answered_has_an_end(routes, monkeypatch):
+    assert remote_module._QUESTION.sock_read < remote_module._TIMEOUT.sock_read
+    monkeypatch.setattr(remote_module, "_QUESTION", ClientTimeout(sock_read=0.1))
+    held = asyncio.Event()
+
+    async def hold(_reader, writer):
+        await held.wait()
+        writer.close()
+
+    async with await asyncio.start_server(hold, "127.0.0.1", 0) as server:
+        routes.url = "http://127.0.0.1:{}".format(*server.sockets[0].getsockname()[1:])
+        result = await run(routes, "ls")
+        held.set()
+    assert (result.exit_code, "cannot be reached" in result.stderr) == (3, True)
 
 
 async def test_something_else_that_listens_there(routes):

@@ -23,6 +23,8 @@ _AGAIN = (423, 429, 500, 502, 503, 504)
 # No total limit: a seal waits as long as the server waits for the store, and that is the server's to decide. Ten
 # minutes without a byte are beyond any sensible --store-timeout.
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600)
+_QUESTION = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=30)
+"""Of a GET, which waits for nothing but the server."""
 
 
 class RemoteError(StreamupError):
@@ -127,7 +129,10 @@ class Remote:
         Redirects are not followed: the credential is for this server alone.
         """
         try:
-            async with self._session.request(method, url, headers=headers, allow_redirects=False) as response:
+            timeout = _QUESTION if method == "GET" else _TIMEOUT
+            async with self._session.request(
+                method, url, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
                 if not (response.ok and response.status < 300) and not (missing_ok and response.status == 404):  # noqa: PLR2004
                     raise await _refusal(response)
                 yield response
