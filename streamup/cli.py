@@ -218,7 +218,8 @@ def _sweep(
     Takes the options of `streamup serve`, also those that are not shown here. The server may run: then it is asked what
     it knows. With --delete they are removed. No store can tell whose an unfinished upload is: beside another server, or
     another program, that stores below the same prefix, that would destroy what they are uploading. Exit code: 0 done,
-    1 something was not removed, 2 wrong usage, or what is ours cannot be known, 3 the store cannot be asked now.
+    1 something was not removed, 2 wrong usage, no such bucket, or what is ours cannot be known, 3 the store cannot be
+    asked now.
     """
     from streamup.client.sweep import Refused, Removal, Sweep  # noqa: PLC0415 - as the module says
     from streamup.service import store_for  # noqa: PLC0415 - as above
@@ -242,8 +243,11 @@ def _sweep(
     except (Refused, StateDirectoryError) as error:
         raise Refusal(str(error)) from error
     except AccessDenied as error:
-        raise Failure(f"{error}. streamup doctor says what to allow.") from error
+        words = str(error).rstrip(".")
+        raise Interruption(f"The store cannot be asked now: {words}. streamup doctor says what to allow.") from error
     except StoreUnavailable as error:
+        if error.code == "NoSuchBucket":
+            raise Refusal(f"There is no bucket {config.bucket!r}. Create it, or name another one.") from error
         raise Interruption(f"The store cannot be asked now: {error}") from error
     except asyncio.CancelledError:
         raise Interruption("Interrupted. What was removed until then is above.") from None

@@ -452,3 +452,9 @@ def test_exit_codes(serve, command):
     assert command(server, "--state-is-lost").exit_code == 0
     assert command(server, "--state-is-lost", "--s3-endpoint-url=http://127.0.0.1:1").exit_code == 3
     assert command(server, store=("--local",)).exit_code == 2
+    missing = command(server, store=("s3://there-is-no-such-bucket", *server.store[1:]))
+    assert (missing.exit_code, "There is no bucket" in missing.stderr) == (2, True), missing.stderr
+    server.environ["AWS_SECRET_ACCESS_KEY"] = "wrong"
+    server.environ = {**server.environ, "AWS_SECRET_ACCESS_KEY": "wrong"}
+    denied = command(server)
+    assert (denied.exit_code, "streamup doctor says" in denied.stderr, ".." in denied.stderr) == (3, True, False)
