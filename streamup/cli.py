@@ -411,7 +411,7 @@ def get(source: str, file: str, *, etag: bool, **options: Any) -> None:
     """
     from streamup.client.transfer import get as download  # noqa: PLC0415 - as the module says
 
-    path, outcome = _transfer(download(source, file, _way(**options), etag=etag))
+    path, outcome = _transfer(download(source, file, _way(**options), etag=etag), as_json=options["as_json"])
     shown = printable(str(path))
     if not outcome.proven:
         click.echo(f"warning: of {shown} nothing but the size could be verified", err=True)
@@ -430,11 +430,13 @@ def get(source: str, file: str, *, etag: bool, **options: Any) -> None:
 def verify(file: str, source: str, *, etag: bool, read: bool, **options: Any) -> None:
     """Is FILE that object? Answered from the checksums that the store keeps, else by reading the object.
 
-    Exit code 0 if it is proven, 1 if they differ, 3 if it cannot be found out now.
+    Exit code 0 if it is proven, 1 if they differ, 2 if something must be set or mended before they can be compared,
+    3 if it cannot be found out now.
     """
     from streamup.client.transfer import verify as compare  # noqa: PLC0415 - as the module says
 
-    findings = _transfer(compare(file, source, _way(**options), etag=etag, read=read), what=f"{file} is not {source}: ")
+    comparison = compare(file, source, _way(**options), etag=etag, read=read)
+    findings = _transfer(comparison, as_json=options["as_json"], different=f"{file} is not {source}: ", refused=Refusal)
     _report(f"{printable(file)} is {printable(source)}", findings, {"file": file}, **options)
 
 
@@ -449,20 +451,30 @@ def _way(*, quiet: bool, as_json: bool, **reach: Any) -> Way:
     return Way(show=show, say=say, **{renamed.get(name, name): value for name, value in reach.items()})
 
 
-def _transfer(work: Coroutine[Any, Any, T], what: str = "") -> T:
-    """Run it to its end, and say how it ended otherwise."""
+def _transfer(
+    work: Coroutine[Any, Any, T], *, as_json: bool, different: str = "", refused: type[Failure] = Failure
+) -> T:
+    """Run it to its end, and say how it ended otherwise: if refused for good, as `refused`."""
     try:
         return _run(work)
-    except asyncio.CancelledError:
-        raise Interruption("Interrupted. The same command goes on where this ended.") from None
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from error
-    except Different as error:
-        raise Failure(f"{what}{error}") from error
-    except (Interrupted, StoreUnavailable) as error:
-        raise (Failure if isinstance(error, AccessDenied) else Interruption)(str(error)) from error
-    except StreamupError as error:
-        raise Failure(str(error)) from error
+    except (StreamupError, asyncio.CancelledError) as error:
+        ending: click.ClickException
+        match error:
+            case asyncio.CancelledError():
+                ending = Interruption("Interrupted. The same command goes on where this ended.")
+            case ConfigError():
+                ending = click.UsageError(str(error))
+            case Different():
+                ending = Failure(f"{different}{error}")
+            case AccessDenied():
+                ending = refused(str(error))
+            case Interrupted() | StoreUnavailable():
+                ending = Interruption(str(error))
+            case _:
+                ending = refused(str(error))
+        if as_json:
+            click.echo(json.dumps({"phase": "failed", "error": ending.message}))
+        raise ending from error
 
 
 def _report(

@@ -387,6 +387,33 @@ async def test_what_waiting_cannot_mend_is_not_waited_for(store, target):
         await download(store, target, patience=60.0)
 
 
+async def test_who_has_never_answered_is_not_waited_for_and_who_has_is(store, target):
+    keep(store)
+    store.fail("head", StoreUnavailable)
+    said = []
+    with pytest.raises(Interrupted, match="cannot be reached"):
+        await download(store, target, patience=60.0, say=said.append)
+    assert (said, store.calls["head"]) == ([], 1)
+    store.fail("head", StoreUnavailable("head: 503", status=503))
+    await download(store, target, patience=60.0, say=said.append)
+    assert "Trying again" in said[0]
+
+
+async def test_a_bare_400_is_the_key_if_the_credentials_are_let_in(store, target):
+    keep(store)
+    bare = CredentialsExpired("head: 400", status=400)
+    store.fail("head", bare)
+    with pytest.raises(StoreRefused, match="--sse-c-key"):
+        await download(store, target, patience=60.0)
+    store.fail("head", bare)
+    store.fail("ready", AccessDenied)
+    with pytest.raises(StoreRefused, match="--sse-c-key"):
+        await download(store, target, patience=60.0)
+    store.fail("head", bare)
+    store.fail("ready", bare)
+    assert (await download(store, target, patience=60.0)).proven  # with fresh ones
+
+
 async def test_a_slow_download_is_noted_while_it_runs(store, target, monkeypatch):
     monkeypatch.setattr("streamup.client.download.NOTE_SECONDS", 0.0)
     keep(store)
@@ -468,7 +495,7 @@ async def test_room_is_looked_for_before_anything_comes(store, target, monkeypat
 async def test_a_directory_that_cannot_be_written(store, tmp_path):
     keep(store)
     (tmp_path / "not a directory").write_bytes(b"")
-    with pytest.raises(TransferError, match="Not a directory"):
+    with pytest.raises(TransferError, match=r"Not a directory\.$"):  # nothing has arrived: nothing is said to be kept
         await download(store, tmp_path / "not a directory" / "k")
 
 

@@ -16,8 +16,9 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -163,7 +164,37 @@ def test_a_file_that_is_not_the_object(site, bucket, tmp_path):
     said = site.run("verify", other, url_of(bucket, "aws"), "--read")
     assert (said.exit_code, "they differ from byte 7000000 on" in said.stderr) == (1, True)
     assert site.run("verify", site.directory / "file", url_of(bucket, "aws"), "--read").exit_code == 0
-    assert site.run("verify", other, url_of(bucket, "nothing")).exit_code == 1
+
+
+def test_where_nothing_was_compared_nothing_is_called_different(server, site, bucket, tmp_path):
+    (tmp_path / "k").write_bytes(b"k")
+    missing = site.run("verify", tmp_path / "k", url_of(bucket, "nothing"))
+    assert (missing.exit_code, "There is no object" in missing.stderr) == (2, True)
+    assert site.run("verify", tmp_path / "k", server.object("get/nothing")).exit_code == 2
+    assert site.run("get", server.object("get/nothing"), tmp_path).exit_code == 1
+    site.environ["AWS_SECRET_ACCESS_KEY"], right = "wrong", site.environ["AWS_SECRET_ACCESS_KEY"]
+    for command, exit_code in (("get", 1), ("verify", 2)):
+        words = [url_of(bucket, "aws"), tmp_path / "k"]
+        denied = site.run(command, *(words if command == "get" else reversed(words)))
+        assert (denied.exit_code, "AWS_ACCESS_KEY_ID" in denied.stderr, "AWS_PROFILE" in denied.stderr) == (
+            exit_code,
+            True,
+            True,
+        )
+    site.environ["AWS_SECRET_ACCESS_KEY"] = right
+
+
+@pytest.mark.parametrize("source", ["s3://bucket/key", "http://127.0.0.1:1/objects/key"])
+def test_who_has_never_answered_is_not_waited_for(site, source, tmp_path):
+    (tmp_path / "key").write_bytes(b"k")
+    site = replace(site, options=("--s3-endpoint-url=http://127.0.0.1:1", "--json"))
+    for words in (["get", source, tmp_path], ["verify", tmp_path / "key", source]):
+        began = time.monotonic()
+        said = site.run(*words)
+        assert (said.exit_code, "cannot be reached" in said.stderr, "goes on" in said.stderr) == (3, True, False)
+        assert time.monotonic() - began < 10
+        last = json.loads(said.stdout.splitlines()[-1])
+        assert (last["phase"], said.stderr) == ("failed", f"error: {last['error']}\n")
 
 
 def test_an_object_under_a_customers_key(site, bucket, tmp_path):
@@ -176,8 +207,13 @@ def test_an_object_under_a_customers_key(site, bucket, tmp_path):
     assert got.exit_code == 0, got.output
     assert digest((tmp_path / "secret").read_bytes()) == digest(DATA)
     assert "under SSE-C" in got.output
-    without = site.run("get", url_of(bucket, "secret"), tmp_path)
-    assert (without.exit_code, "needs another key" in without.output) == (3, True)
+    wrong = f"--sse-c-key={base64.b64encode(bytes(32)).decode()}"
+    for words in ([], [wrong]):
+        for command, exit_code in (("get", 1), ("verify", 2)):
+            place = [url_of(bucket, "secret"), tmp_path / "secret"]
+            said = site.run(command, *(place if command == "get" else reversed(place)), *words)
+            assert (said.exit_code, "STREAMUP_SSE_C_KEY_FILE" in said.output) == (exit_code, True), said.output
+            assert "Trying again" not in said.output
     assert site.run("verify", tmp_path / "secret", url_of(bucket, "secret"), given).exit_code == 0
 
 
@@ -433,6 +469,7 @@ async def test_a_refusal_leaves_nothing(shop, tmp_path):
         (["s3://bucket/dir/", "."], "Name the file"),
         (["s3://bucket/key", "missing/f"], "no directory"),
         (["s3://bucket/key", "/dev/null"], "not a file"),
+        (["s3://bucket/key", "-"], "Standard output"),
         (["s3://bucket/key", "f", "-n", "0"], "not in the range"),
     ],
 )

@@ -86,7 +86,7 @@ class Partial:
     def begin(self, kept: list[Claimed]) -> None:
         """Go on from these bytes; nothing else counts as there."""
         self._worth_keeping = bool(kept)
-        with _explained(self.target):
+        with _explained(self.target, kept=self._worth_keeping):
             if not kept:
                 os.ftruncate(self.descriptor, 0)
             lines = [self._identity, *map(_line, kept)]
@@ -96,7 +96,7 @@ class Partial:
 
     def check_room(self, size: int) -> None:
         """That the disk holds a file of `size` bytes. Raises `Interrupted`."""
-        with _explained(self.target):
+        with _explained(self.target, kept=self._worth_keeping):
             needed = size - os.fstat(self.descriptor).st_blocks * 512  # st_blocks counts in 512 bytes everywhere
             free = shutil.disk_usage(self.target.parent).free
         if free < needed:
@@ -106,7 +106,7 @@ class Partial:
             )
 
     def write(self, data: bytes, position: int) -> None:
-        with _explained(self.target):
+        with _explained(self.target, kept=self._worth_keeping):
             view = memoryview(data)
             while view:
                 written = os.pwrite(self.descriptor, view, position)
@@ -115,12 +115,12 @@ class Partial:
     def note(self, claimed: Claimed) -> None:
         """Remember that these bytes are in the file, for an attempt that comes after this one."""
         self._worth_keeping = True
-        with _explained(self.target), self.journal.open("a", encoding="utf-8") as journal:
+        with _explained(self.target, kept=self._worth_keeping), self.journal.open("a", encoding="utf-8") as journal:
             journal.write(f"{json.dumps(_line(claimed))}\n")
 
     def finish(self) -> None:
         """Synced and renamed, in this order; then the journal goes."""
-        with _explained(self.target):
+        with _explained(self.target, kept=self._worth_keeping):
             os.fsync(self.descriptor)
             self.path.replace(self.target)
             directory = os.open(self.target.parent, os.O_RDONLY)
@@ -175,7 +175,7 @@ def _locked(path: Path) -> int:
 
 
 @contextmanager
-def _explained(target: Path) -> Iterator[None]:
+def _explained(target: Path, *, kept: bool = False) -> Iterator[None]:
     """What the file system has against it, and what to do."""
     try:
         yield
@@ -183,4 +183,4 @@ def _explained(target: Path) -> Iterator[None]:
         where = f"{target}: {error.strerror or error}"
         if error.errno in _FULL:
             raise Interrupted(f"{where}. Make room; the same command goes on.") from error
-        raise TransferError(f"{where}. What has arrived is kept beside it.") from error
+        raise TransferError(f"{where}.{' What has arrived is kept beside it.' * kept}") from error

@@ -40,23 +40,29 @@ MAX_PAUSE_SECONDS = 8.0
 
 
 class Patience:
-    """Attempts with pauses between them, as long as bytes come now and then. `say` is told why, once for each spell."""
+    """Attempts with pauses between them, as long as bytes come now and then. `say` is told why, once for each spell.
+
+    Who has never answered is not waited for: that may be a mistyped address, and nothing is lost yet.
+    """
 
     def __init__(self, say: Callable[[str], None] = lambda _: None, seconds: float = PATIENCE_SECONDS) -> None:
         self._say = say
         self._seconds = seconds
         self._last = time.monotonic()
         self._failures = 0
+        self._begun = False
 
     def reward(self) -> None:
         """Something has come."""
-        self._last, self._failures = time.monotonic(), 0
+        self._last, self._failures, self._begun = time.monotonic(), 0, True
 
     async def pause(self, error: StoreUnavailable) -> None:
         """Wait before another attempt. Raises `Interrupted` when it was long enough, and what waiting cannot mend."""
         stale = isinstance(error, CredentialsExpired) and self._failures  # the second attempt had fresh ones
         if isinstance(error, AccessDenied) or stale:
             raise error
+        if not (self._begun or self._failures or error.status or isinstance(error, CredentialsExpired)):
+            raise Interrupted(f"{_sentence(error)} Is the address right?") from error
         if time.monotonic() - self._last > self._seconds:
             raise Interrupted(f"{_sentence(error)} The same command goes on where this ended.") from error
         if not self._failures:

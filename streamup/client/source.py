@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Protocol, Self
 from urllib.parse import unquote
 
@@ -18,12 +19,14 @@ from yarl import URL
 
 from streamup.errors import (
     AccessDenied,
+    CredentialsExpired,
     NoSuchObject,
+    StoreError,
     StorePrecondition,
     StoreRefused,
     StoreUnavailable,
 )
-from streamup.stores import ObjectStore, StoredObject, StoredPart
+from streamup.stores import SSE_C, ObjectStore, StoredObject, StoredPart
 
 FRESH_SECONDS = 1800
 """A presigned URL is used for this long: streamup signs them for an hour, and a span must end before that."""
@@ -63,10 +66,42 @@ class StoreSource:
         self._store = store
 
     async def head(self) -> StoredObject:
-        stored = await self._store.head(self.key)
+        try:
+            stored = await self._store.head(self.key)
+        except AccessDenied as error:
+            raise AccessDenied(self._denied(error), status=error.status, code=error.code) from error
+        except CredentialsExpired as error:  # so does a HEAD without the object's key look
+            if error.status != HTTPStatus.BAD_REQUEST or not await self._let_in():
+                raise
+            raise StoreRefused(self._locked()) from error
+        except StoreUnavailable as error:
+            if error.status is None:
+                raise StoreUnavailable(f"{self.name} cannot be reached: {error}") from error
+            raise
         if stored is None:
             raise NoSuchObject(f"There is no object {self.name}.")
+        if stored.encryption == SSE_C and stored.modified is None:  # from a listing: the key is not the object's
+            raise StoreRefused(self._locked())
         return stored
+
+    async def _let_in(self) -> bool:
+        """Whether the store takes the credentials."""
+        try:
+            await self._store.ready()
+        except AccessDenied:  # it knows them
+            return True
+        except StoreError:
+            return False
+        return True
+
+    def _locked(self) -> str:
+        return f"{self.name} is under SSE-C. Give the key it was stored with: --sse-c-key, or STREAMUP_SSE_C_KEY_FILE."
+
+    def _denied(self, error: AccessDenied) -> str:
+        why = "There are no credentials for the store"
+        if error.code != "NoCredentials":
+            why = f"The store does not let these credentials in, or they lack s3:GetObject on {self.name} ({error})"
+        return f"{why}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
 
     def read(self, start: int, end: int, etag: str) -> AsyncGenerator[bytes, None]:
         return self._store.read(self.key, start, end, etag)
@@ -168,7 +203,8 @@ class ServerSource:
                 if url is self._presigned:
                     self._presigned = None  # it may have run out, or its keys were revoked: ask for another
                     if answer.status == 403:  # noqa: PLR2004 - of the store: the server has allowed it
-                        raise StoreUnavailable(f"The store refuses the presigned URL: {await _words(answer)}")
+                        words = await _words(answer)
+                        raise StoreUnavailable(f"The store refuses the presigned URL: {words}", status=answer.status)
                 raise await self._refusal(answer)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise StoreUnavailable(f"{url.origin()} cannot be reached: {error or 'no answer'}") from error
@@ -183,7 +219,7 @@ class ServerSource:
             case 412:
                 return StorePrecondition(f"{self.name} is another object by now.")
             case 408 | 423 | 429 | 500 | 502 | 503 | 504:
-                return StoreUnavailable(f"{self.name}: {words}")
+                return StoreUnavailable(f"{self.name}: {words}", status=answer.status)
             case _:
                 return StoreRefused(f"{self.name}: {words}")
 

@@ -58,6 +58,11 @@ async def opened(text: str, way: Way) -> AsyncIterator[Source]:
 
 def target_of(file: str, key: str) -> Path:
     """Where the object goes: a directory takes it by the last segment of its key. Raises `ConfigError`."""
+    if file == "-":
+        raise ConfigError(
+            "Standard output would show bytes before they are verified. Name a file, and read that afterwards (one "
+            "that is called - is ./-)."
+        )
     path = Path(file)
     if path.is_dir() or file.endswith(os.sep):
         name = key.rpartition("/")[2]
