@@ -367,6 +367,8 @@ def cancel(server: str, token: str | None, upload: str) -> None:
 
     async def ask(remote: Remote) -> Upload:
         found = await remote.find(upload)
+        if found["state"] in ("failed", "expired", "cancelled"):
+            raise RemoteError(f"Upload {found['id']} is {found['state']} already. It is listed for a day, no more.")
         await remote.cancel(found["id"])
         return found
 
