@@ -474,7 +474,8 @@ class Server:
 
     def _document(self, upload: Upload) -> dict[str, object]:
         rate = self._uploads.rate(upload.id) if upload.state in LIVE else None
-        return upload_document(upload, writing=rate is not None, rate=rate, expire_seconds=self._config.expire_seconds)
+        held, expire_seconds = self._uploads.held(upload.id), self._config.expire_seconds
+        return upload_document(upload, writing=rate is not None, rate=rate, expire_seconds=expire_seconds, held=held)
 
     async def _fetch(self, key: str) -> web.Response:
         if not self._config.downloads:

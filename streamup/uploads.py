@@ -82,6 +82,7 @@ class Uploads:
         """`random_token` gives names nobody can guess: upload ids, object tokens."""
         self._config = config
         self._objects = config.objects
+        self._uploader = uploader
         self._store = uploader.store
         self._checkpoint = checkpoint
         self._spool = spool
@@ -279,6 +280,10 @@ class Uploads:
         if live is None or live.writer is None:
             return None
         return live.writer.added / max(self._clock() - live.writer.began, 0.001)
+
+    def held(self, upload_id: str) -> str | None:
+        """Why the store does not take this upload now, though it answers; None if it does."""
+        return self._uploader.held(upload_id)
 
     def room(self) -> None:
         """Raise `SpoolFull` if no newcomer can be let in now."""

@@ -562,6 +562,7 @@ def test_an_upload_as_whoever_looks_sees_it():
         "key": "a/k é",
         "state": "open",
         "reason": None,
+        "held": None,
         "offset": 5,
         "received": 7,
         "stored": 7,

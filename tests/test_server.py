@@ -29,7 +29,7 @@ from raw_client import (
 )
 
 from streamup.config import parse_api_key
-from streamup.errors import ConfigError, StorePrecondition, StoreRefused, StoreUnavailable
+from streamup.errors import AccessDenied, ConfigError, StorePrecondition, StoreRefused, StoreUnavailable
 from streamup.spool import Files
 
 pytestmark = pytest.mark.usefixtures("impatient")
@@ -841,6 +841,7 @@ async def test_an_upload_as_json(service):
         "key": "a",
         "state": "open",
         "reason": None,
+        "held": None,
         "offset": len(START),
         "received": len(START),
         "stored": PART_BYTES,
@@ -1391,3 +1392,17 @@ async def test_an_address_that_is_taken_is_refused_at_start(start_service, tmp_p
     service = await start_service()
     with pytest.raises(ConfigError, match="Cannot listen"):
         await start_service(listen=service.address, data=tmp_path / "other")
+
+
+async def test_whoever_looks_sees_why_an_upload_is_held_until_the_store_takes_it(service):
+    denied = [AccessDenied("begun with another key")]
+
+    async def plan(operation, _):
+        return denied[0] if operation == "put_part" and denied else None
+
+    service.store.plan = plan
+    await service.leave("a")
+    held = await service.becomes("a", held="begun with another key", state="open")
+    assert (await service.ask("GET", f"/uploads/{held['id']}")).json["held"] == "begun with another key"
+    denied.clear()
+    assert (await service.becomes("a", held=None, stored=PART_BYTES))["reason"] is None

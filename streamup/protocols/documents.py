@@ -28,14 +28,17 @@ def object_document(upload: Upload) -> dict[str, object]:
 
 
 def upload_document(
-    upload: Upload, *, writing: bool, expire_seconds: float, rate: float | None = None
+    upload: Upload, *, writing: bool, expire_seconds: float, rate: float | None = None, held: str | None = None
 ) -> dict[str, object]:
-    """The upload, as JSON for whoever looks. Sizes in bytes, times RFC 3339, `rate` in bytes a second."""
+    """The upload, as JSON for whoever looks. Sizes in bytes, times RFC 3339, `rate` in bytes a second; `held` is why
+    the store does not take it now.
+    """
     return {
         "id": upload.id,
         "key": upload.key,
         "state": upload.state.value,
         "reason": upload.reason,
+        "held": held,
         "offset": upload.offset,
         "received": upload.received,
         "stored": upload.size if upload.state is State.COMPLETE else upload.stored,
