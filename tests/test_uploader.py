@@ -322,6 +322,24 @@ async def test_who_is_held_is_named_once_for_each_reason_and_the_store_is_none_t
     assert {} == shared._holds
 
 
+async def test_what_else_the_store_answers_does_not_hide_that_an_upload_is_held(world, store):
+    shared = world.uploader()
+    seen = []
+
+    async def denied(operation, number):
+        if operation != "create_multipart":
+            return None
+        seen.append(shared.held("u"))  # orphans have just been looked for, and the store told
+        return AccessDenied("not here") if number < 3 else None
+
+    store.plan = denied
+    _, drain = await world.upload()
+    drain._shared = shared
+    with shared.on_behalf_of("u"):
+        await drain.run()
+    assert [None, "not here", "not here"] == seen
+
+
 async def test_the_tasks_of_an_uploads_parts_speak_for_it(world, store):
     shared = world.uploader()
     gate = asyncio.Event()
