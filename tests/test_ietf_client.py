@@ -16,7 +16,8 @@ async def send(client: Client, start: int, end: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "method", "target"), [("6", "PUT", "/objects/film"), ("9", "POST", "/uploads?key=film")]
+    ("version", "method", "target"),
+    [("6", "PUT", "/objects/film"), pytest.param("9", "POST", "/uploads?key=film", marks=pytest.mark.campaign)],
 )
 async def test_a_film_goes_on_after_the_server_was_killed(serve, bucket, version, method, target):
     """The client has no answer to its first request but the interim ones, and needs no other."""

@@ -179,6 +179,7 @@ async def test_an_orphan_is_adopted_after_streamup_was_killed(data):
     assert local._born(orphan) is None
 
 
+@pytest.mark.campaign
 async def test_an_orphan_that_does_not_answer_is_ended(data, monkeypatch):
     monkeypatch.setattr(local, "ADOPT_SECONDS", 0.5)
     orphan = killed_streamup(data)
@@ -201,6 +202,7 @@ async def test_a_process_that_got_the_recorded_pid_later_is_left_alone(data):
         stranger.kill()
 
 
+@pytest.mark.campaign
 async def test_it_moves_when_another_program_has_taken_a_port(data, caplog):
     async with opened(data) as store:
         put(store, "a")
@@ -213,6 +215,7 @@ async def test_it_moves_when_another_program_has_taken_a_port(data, caplog):
             put(store, "b")
 
 
+@pytest.mark.campaign
 async def test_what_was_fsynced_is_found_after_a_power_cut(data, caplog):
     """The index of a volume is never synced: its last entry is gone, the object it names is not."""
     async with opened(data) as store:

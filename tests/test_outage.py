@@ -56,6 +56,7 @@ def test_the_store_stops_in_mid_stream(serve, bucket, weed):
     server.until_quiet()
 
 
+@pytest.mark.campaign
 def test_an_upload_that_ends_while_the_store_is_stopped_is_accepted(serve, bucket, weed):
     """202 after `--store-timeout`: every byte is safe here, and it completes by itself."""
     server = serve("--store-timeout=1s").start()

@@ -123,7 +123,7 @@ def test_a_checksum_for_each_chunk(server, bucket, film):
     check(server, bucket, "sha1", FILM)
 
 
-@pytest.mark.parametrize("checksum", [False, True], ids=["plain", "checksum"])
+@pytest.mark.parametrize("checksum", [False, pytest.param(True, marks=pytest.mark.campaign)], ids=["plain", "checksum"])
 def test_the_server_is_killed_in_the_middle_of_a_chunk(serve, bucket, film, checksum):
     """tuspy's retries ask for the offset as soon as somebody answers, and go on there."""
     server = serve().start("after_write:8")
