@@ -1,11 +1,14 @@
 """`Upload`: every state meets every method, and each pair either changes as the picture shows or changes nothing."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 
+from streamup.digests import Digest
 from streamup.errors import (
     BadRequest,
+    DigestMismatch,
     Gone,
     KeyConflict,
     LengthExceeded,
@@ -276,6 +279,23 @@ def test_a_finished_upload_has_its_object_and_nothing_left_in_the_store():
         upload.creating,
         upload.multipart_id,
     )
+
+
+@pytest.mark.parametrize(
+    ("state", "digests", "refused"),
+    [
+        (COMPLETE, {"md5": b"right"}, None),
+        (COMPLETE, {"md5": b"wrong"}, DigestMismatch),
+        (COMPLETE, {"sha256": b"right"}, BadRequest),
+        (COMPLETING, {"md5": b"right"}, None),
+        (SEALED, {}, UploadBusy),
+    ],
+)
+def test_an_ending_that_is_repeated_is_held_to_what_it_says_of_the_whole(state, digests, refused):
+    upload = make(state, digests=digests)
+    upload.check_again([])
+    with pytest.raises(refused) if refused else nullcontext():
+        upload.check_again([Digest("md5", b"right")])
 
 
 # -- the other ends -----------------------------------------------------------------------------------------------
