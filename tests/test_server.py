@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +25,7 @@ from raw_client import (
     place,
     refused,
 )
+from test_laws import SlowSync
 
 from streamup.config import parse_api_key
 from streamup.errors import AccessDenied, ConfigError, StorePrecondition, StoreRefused, StoreUnavailable
@@ -977,22 +976,9 @@ async def test_a_store_that_does_not_answer_lets_the_body_in_before_curl_loses_p
     assert (await client.answer()).status == 201
 
 
-class StuckDisk(Files):
-    """Its syncs wait while `go` is not set."""
-
-    def __init__(self) -> None:
-        self.go = threading.Event()
-        self.waiting = threading.Event()
-
-    def sync(self, path: Path) -> None:
-        self.waiting.set()
-        assert self.go.wait(PATIENCE_SECONDS)
-        super().sync(path)
-
-
 async def test_a_409_comes_before_curl_loses_patience_however_slow_disk_and_store_are(start_service):
     """Whatever is waited for at the door: one key's writer feeds, another's settles, and the store does not answer."""
-    disk = StuckDisk()
+    disk = SlowSync()
     service = await start_service(files=disk)
     feeding, _ = await service.begin("feeding")
     settling, _ = await service.begin("settling")
