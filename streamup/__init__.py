@@ -16,6 +16,7 @@ The map
 `upload`           `Upload`: state, numbers, what is allowed next (pure; read this first)
 `errors`           everything that can go wrong, by name (pure)
 `protocols/`       how clients ask: request head → intent, outcome → response head (pure; one file each, over `fields`)
+`terms`            what one append may do, and what its client's word means in positions (pure)
 `spool`            part files on local disk, and the budget that bounds them
 `accumulator`      bytes in, part files out
 `stores/`          where finished bytes go: the `ObjectStore` interface, and S3
@@ -27,9 +28,14 @@ The map
 `recovery`         what a restart finds
 `writer`           one append: from a body into the accumulator, until it ends or is stopped
 `registry`         the live uploads: drained, sealed, ended, read again, expired
+`door`             what is let in, and on which terms
 `uploads`          what a request may do with them: create, append, inspect, look, cancel
 `body`             a request body that ends with a reason instead of raising
+`exchange`         one request on its way: from aiohttp's to the head that protocols understand
+`reports`          what a client is told while it still sends
+`listeners`        the sockets, and what every connection is held to before there is a request
 `server`           the aiohttp application
+`admin`            ... and that of the admin listener: for probes, and the operator's commands
 `answers`          outcomes and errors as responses: one table error → status
 `auth`, `config`   who may do what; what the operator decides
 `local`            the embedded store of `serve --local`
@@ -41,10 +47,11 @@ The map
 `failpoints`       named places where a test may kill the process
 =================  ==============================================================================================
 
-Imports point one way: `cli → service · logs → server · local · client · options · signals → answers · auth · body →
-uploads → registry → writer · recovery · drain → completion → uploader · read_back → accumulator → spool · checkpoint →
-protocols → upload → stores → config → layout · keys · forwarded · object_options · digests · hashes → errors`. Pure
-rooms import the standard library only. `tests/test_rooms.py` holds the map to this.
+Imports point one way: `cli → service · logs → server · local · client · options · signals → admin · reports →
+exchange · listeners · answers · auth · body → uploads → door → registry → writer · recovery · drain → completion →
+uploader · read_back → accumulator → spool · checkpoint → terms → protocols → upload → stores → config → layout · keys ·
+forwarded · object_options · digests · hashes → errors`. Pure rooms import the standard library only.
+`tests/test_rooms.py` holds the map to this.
 
 A byte's way: `body.RequestBody.read` → `writer.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`
 (received) → `drain.Drain` → `stores.ObjectStore.put_part` → `checkpoint.Checkpoint.add_receipt`, and the part file

@@ -3,7 +3,7 @@ as such is here; what a protocol says is in protocols/, what an upload may do in
 
 Every request takes the same way: authority, syntax, then the one `match` on intents. `100 Continue` is sent by the
 body when somebody begins to read it, so every refusal before that stands in its place. A refusal that leaves a body
-unread closes the connection, after at most `LINGER_SECONDS`, so that a client that reads no answers notices.
+unread closes the connection, after at most `listeners.LINGER_SECONDS`, so that a client that reads no answers notices.
 
 A body's sender must never see a status that makes it send again by itself (408, 429, 5xx): `curl --retry` on a pipe
 would then send an empty or tail-only body and report success. Where such a status would be the natural one, it is
@@ -14,36 +14,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
-from urllib.parse import parse_qsl, unquote_to_bytes
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 
-from aiohttp import http_parser, web
-from multidict import CIMultiDict
+from aiohttp import web
 
-from streamup import answers, forwarded
+from streamup import answers
+from streamup.admin import Admin
 from streamup.auth import Authorizer
 from streamup.body import RequestBody
-from streamup.config import Config, is_loopback
+from streamup.config import Config
 from streamup.errors import (
     AlreadyComplete,
     BadRequest,
     CheckpointError,
-    ConfigError,
     NotAllowed,
     NotFound,
     NotImplementedHere,
     OffsetMismatch,
     SpoolError,
     StoreError,
-    StreamupError,
     UploadBusy,
     UploadError,
 )
-from streamup.keys import validate_key
+from streamup.exchange import Exchange, cut, front_of, head_of, headers_of
+from streamup.listeners import Listeners, require_c_parser, tls_context
 from streamup.protocols import (
     Append,
     Cancel,
@@ -63,6 +58,7 @@ from streamup.protocols.documents import upload_document
 from streamup.protocols.ietf import Ietf
 from streamup.protocols.plain import OBJECT_METHODS, UPLOAD_METHODS, UPLOADS_METHODS, Plain
 from streamup.protocols.tus import Tus
+from streamup.reports import reporting
 from streamup.stores import SSE_C, Checksum, ObjectStore, StoredObject
 from streamup.upload import LIVE, State, Upload
 from streamup.uploads import Uploads
@@ -74,38 +70,12 @@ PROTOCOLS: tuple[Callable[[Limits], UploadProtocol], ...] = (Tus, Ietf, Plain)
 CONTINUE_SECONDS = 0.9
 """curl sends its body after 1 s without 100 Continue; a 503 in its place must come before."""
 
-LINGER_SECONDS = 2
-"""How long the rest of a refused body is read and thrown away, so that the refusal is seen and not a reset."""
-
-KEEPALIVE_SECONDS = 20
-"""Idle connections, and connections that never complete a request head."""
-
-INTERIM = "Upload Resumption Supported"
-"""What 104 says in words."""
-
-SHUTDOWN_SECONDS = 1
-"""How long answers may still be on their way once every writer has settled."""
-
-REPORT_SECONDS = 1.0
-"""How often a client that can be told while it sends learns what is durable; each time costs a sync (law 2)."""
-
 PRESIGNED_SECONDS = 3600
 
 EXPOSED = ("ETag", "Repr-Digest", *(f"x-amz-checksum-{name}" for name in Checksum if name is not Checksum.NONE))
 """What pages of other origins may read, beside the fields of the protocols."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """One request on its way. `front` is what a trusted proxy has told of the client's side."""
-
-    request: web.Request
-    head: RequestHead
-    body: RequestBody
-    protocol: UploadProtocol
-    front: forwarded.Front
 
 
 class Server:
@@ -119,91 +89,36 @@ class Server:
         self._limits = Limits(max_upload_bytes=config.max_upload_bytes, expire_seconds=config.expire_seconds)
         self._protocols = [protocol(self._limits) for protocol in PROTOCOLS]
         self._exposed = ", ".join(dict.fromkeys([*EXPOSED, *(f for p in self._protocols for f in p.response_fields)]))
-        self._runners: list[web.AppRunner] = []
-        self._sites: list[web.TCPSite] = []
-        self.addresses: list[tuple[str, int]] = []
-        """Where it listens, in the order public, admin (port 0 has become a real one)."""
+        self._admin = Admin(config, uploads, store)
+        self._listeners = Listeners()
 
-    # -- listening ----------------------------------------------------------------------------------------------
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens: public, admin."""
+        return self._listeners.addresses
 
     async def start(self) -> None:
         """Listen. Raises `ConfigError` when an address is taken, a certificate is wrong, or aiohttp was built without
-        its C parser (its pure-Python one is the subject of most of its advisories).
+        its C parser.
         """
-        if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
-            raise ConfigError("aiohttp runs without its C parser. Unset AIOHTTP_NO_EXTENSIONS, or install its wheel.")
-        await self._listen(self._application(), self._config.listen, _tls(self._config))
-        if self._config.admin_listen:
-            await self._listen(self._admin_application(), self._config.admin_listen, None)
+        require_c_parser()
+        config = self._config
+        tls = tls_context(config.tls_cert, config.tls_key) if config.tls_cert else None
+        await self._listeners.listen(self._application(), config.listen, tls)
+        if config.admin_listen:
+            await self._listeners.listen(self._admin.application(), config.admin_listen)
 
     async def stop(self) -> None:
-        """Close the listeners, settle the uploads, and only then end the connections: aiohttp throws away what
-        arrives after its own shutdown has begun.
-        """
-        for site in self._sites:
-            await site.stop()
+        """Close the listeners, settle the uploads, and only then end the connections."""
+        await self._listeners.close()
         await self._uploads.stop(self._config.grace_seconds)
-        for runner in self._runners:
-            await runner.cleanup()
-
-    async def _listen(self, app: web.Application, address: tuple[str, int], tls: ssl.SSLContext | None) -> None:
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            auto_decompress=False,
-            handler_cancellation=False,
-            keepalive_timeout=KEEPALIVE_SECONDS,
-            lingering_time=LINGER_SECONDS,
-            shutdown_timeout=SHUTDOWN_SECONDS,
-            read_bufsize=256 << 10,  # with smaller ones the allocator returns and faults pages for every read
-        )
-        await runner.setup()
-        self._runners.append(runner)
-        site = web.TCPSite(runner, *address, ssl_context=tls, backlog=1024)
-        try:
-            await site.start()
-        except OSError as error:
-            raise ConfigError(f"Cannot listen on {address[0]}:{address[1]}: {error.strerror}.") from error
-        self._sites.append(site)
-        self.addresses.extend(name[:2] for name in runner.addresses[:1])
+        await self._listeners.end()
 
     def _application(self) -> web.Application:
         app = web.Application()
         # One route for everything: aiohttp's own 404 and 405 would send 100 Continue first.
         app.router.add_route("*", r"/{tail:[\s\S]*}", self._handle, expect_handler=_keep_expecting)
         return app
-
-    def _admin_application(self) -> web.Application:
-        app = web.Application()
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/holdings", self._holdings)
-        return app
-
-    async def _healthz(self, _: web.Request) -> web.Response:
-        return web.Response(text="alive\n")
-
-    async def _readyz(self, _: web.Request) -> web.Response:
-        try:
-            self._uploads.room()
-            async with asyncio.timeout(5):
-                await self._store.ready()
-        except (StreamupError, TimeoutError) as error:
-            return web.Response(status=503, text=f"not ready: {error or 'the store does not answer'}\n")
-        return web.Response(text="ready\n")
-
-    async def _holdings(self, request: web.Request) -> web.Response:
-        """What `streamup sweep` must not touch. For this machine only, and for no page: it names keys and uploads."""
-        if not (is_loopback(request.remote or "") and is_loopback(request.url.host or "")):
-            return web.Response(
-                status=403, text="Ask on the machine that the server runs on, by its loopback address.\n"
-            )
-        try:
-            held = await self._uploads.holdings()
-        except CheckpointError as error:
-            return web.Response(status=503, text=f"{error}\n")
-        told = {"data": str(self._config.data.resolve())} | asdict(held)
-        return answers.json(told, headers={"Cache-Control": "no-store"})
 
     # -- one request --------------------------------------------------------------------------------------------
 
@@ -230,10 +145,10 @@ class Server:
                 self._add_offset(exchange.head, subject, response)
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
-            _cut(request)
+            cut(request)
             raise
         if exchange and (location := response.headers.get("Location", "")).startswith("/"):
-            response.headers["Location"] = exchange.front.location(location, host=request.headers.get("Host"))
+            response.headers["Location"] = exchange.outside(location)
         self._add_cors(request, response)
         if request.can_read_body:
             response.force_close()
@@ -241,43 +156,15 @@ class Server:
 
     def _meet(self, request: web.Request, body: RequestBody) -> Exchange:
         """The request as protocols see it, and whose language it is in. Raises `NotFound`, `BadRequest`."""
-        front = forwarded.front(request.remote, request.headers, self._config.trusted_proxies)
-        if front.host is not None:
-            front = replace(front, scheme=front.scheme or request.scheme)
-        head = self._head(request, front)
-        return Exchange(request, head, body, next(p for p in self._protocols if p.speaks(head)), front)
-
-    def _head(self, request: web.Request, front: forwarded.Front) -> RequestHead:
-        headers = _headers(request, front)
+        front = front_of(request, self._config.trusted_proxies)
+        headers = headers_of(request, front)
         try:
-            key, upload_id = self._route(request.raw_path)
-            query = _query(request.rel_url.raw_query_string)
+            head = head_of(request, headers, self._config.prefix)
         except UploadError:
             # Who may not ask is not told what is wrong with the question.
             self._authorizer.authorize(RequestHead(method=request.method, headers=headers))
             raise
-        return RequestHead(
-            method=request.method if upload_id is None else fields.effective_method(request.method, headers),
-            key=key,
-            upload_id=upload_id,
-            headers=headers,
-            query=query,
-            content_length=request.content_length,
-            chunked="chunked" in headers.get("Transfer-Encoding", "").lower(),
-            arrived=time.time(),
-            version=(request.version.major, request.version.minor),
-        )
-
-    def _route(self, raw_path: str) -> tuple[str | None, str | None]:
-        """The key or the upload id in the request target; neither for `/uploads`."""
-        match _target(raw_path):
-            case ["objects", rest]:
-                return validate_key(_decoded(rest), self._config.prefix), None
-            case ["uploads"] | ["uploads", ""]:
-                return None, None
-            case ["uploads", rest] if "/" not in rest:
-                return None, _decoded(rest)
-        raise NotFound("Objects are at /objects/KEY, uploads at /uploads and /uploads/ID.")
+        return Exchange(request, head, body, next(p for p in self._protocols if p.speaks(head)), front)
 
     async def _answer(self, exchange: Exchange, intent: Intent, subject: str) -> web.StreamResponse:  # noqa: PLR0911 - one for each intent
         """The one place where intents are told apart, for all protocols."""
@@ -316,9 +203,9 @@ class Server:
                 raise
             log.debug("an ending was repeated: %s", error)
         else:
-            if isinstance(intent, Create):
-                self._interim(exchange, writer.live.upload, created=True)
-            async with self._reporting(exchange, writer):
+            created = isinstance(intent, Create)
+            reports = reporting(self._uploads, exchange, writer.live, created=created)
+            async with nullcontext() if self._config.no_interim else reports:
                 live = await self._uploads.write(writer, exchange.body)
         upload = live if isinstance(live, Upload) else await self._outcome(live, respond_async=intent.respond_async)
         if upload.failure:
@@ -326,47 +213,6 @@ class Server:
         if writer is None:
             upload.check_again(intent.body.guards)
         return exchange.protocol.respond(exchange.head, intent, upload)
-
-    @asynccontextmanager
-    async def _reporting(self, exchange: Exchange, writer: Writer) -> AsyncIterator[None]:
-        """While its body comes, tell the client what of it is durable, if its protocol has words for that."""
-        upload = writer.live.upload
-        if exchange.protocol.interim(exchange.head, upload, created=False) is None or self._config.no_interim:
-            yield
-            return
-        reports = asyncio.create_task(self._report(exchange, writer.live), name=f"report {upload.id}")
-        try:
-            yield
-        finally:
-            reports.cancel()
-            await asyncio.wait([reports])
-
-    async def _report(self, exchange: Exchange, live: Live) -> None:
-        told = 0
-        while True:
-            await asyncio.sleep(REPORT_SECONDS)
-            try:
-                offset = await self._uploads.announce(live)
-            except (UploadError, SpoolError, CheckpointError):
-                return  # the writer meets it, too, and answers
-            if offset > told:
-                told = offset
-                self._interim(exchange, live.upload, created=False)
-
-    def _interim(self, exchange: Exchange, upload: Upload, *, created: bool) -> None:
-        """An interim response, past aiohttp, which knows none but 100."""
-        head = exchange.protocol.interim(exchange.head, upload, created=created)
-        transport = exchange.request.transport
-        if head is None or self._config.no_interim or transport is None or exchange.request.version < (1, 1):
-            return
-        if transport.get_write_buffer_size():
-            return  # a client that reads nothing: what waits for it must not grow (law 8)
-        headers = dict(head.headers)
-        if "Location" in headers:
-            host = exchange.request.headers.get("Host")
-            headers["Location"] = exchange.front.location(headers["Location"], host=host)
-        lines = [f"HTTP/1.1 {head.status} {INTERIM}", *(f"{name}: {value}" for name, value in headers.items())]
-        transport.write("\r\n".join([*lines, "", ""]).encode())
 
     async def _outcome(self, live: Live, *, respond_async: bool = False) -> Upload:
         if live.upload.state is State.OPEN:
@@ -544,61 +390,3 @@ async def _keep_expecting(_: web.Request) -> None:
 def _check_expectation(request: web.Request) -> None:
     if request.headers.get("Expect", "100-continue").lower() != "100-continue":
         raise BadRequest("The only expectation there is, is 100-continue.")
-
-
-def _tls(config: Config) -> ssl.SSLContext | None:
-    if config.tls_cert is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    # A ticket sent after the handshake meets a client that has already sent and closed, whose kernel then resets the
-    # connection and takes the body's tail with it (1 of 3 MB arrived).
-    context.num_tickets = 0
-    try:
-        context.load_cert_chain(config.tls_cert, config.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"--tls-cert {config.tls_cert}: {error}") from error
-    return context
-
-
-def _headers(request: web.Request, front: forwarded.Front) -> Mapping[str, str]:
-    """The request's fields: one that came several times is a list (RFC 9110, 5.3); Host is what the client named."""
-    headers = request.headers
-    if front.host is None and len({name.lower() for name in headers}) == len(headers):
-        return headers
-    joined: CIMultiDict[str] = CIMultiDict()
-    for name, value in headers.items():
-        joined[name] = f"{joined[name]}, {value}" if name in joined else value
-    if front.host is not None:
-        joined["Host"] = front.host
-    return joined
-
-
-def _target(raw_path: str) -> list[str]:
-    """The request target's path as first segment and rest, undecoded (RFC 9112, 3.2: origin-form or absolute-form)."""
-    path = raw_path.partition("?")[0].partition("#")[0]
-    if not path.startswith("/"):
-        path = "/" + path.partition("://")[2].partition("/")[2]
-    first, slash, rest = path[1:].partition("/")
-    return [first, rest] if slash else [first]
-
-
-def _query(text: str) -> Mapping[str, str]:
-    """The parameters, each as it came first. Strictly UTF-8: one of them is a key."""
-    try:
-        return dict(reversed(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=100)))
-    except ValueError:
-        raise BadRequest("The query is UTF-8, percent-encoded, with a hundred parameters at most.") from None
-
-
-def _decoded(text: str) -> str:
-    """Percent-decoded once, and UTF-8, or refused."""
-    try:
-        return unquote_to_bytes(text).decode()
-    except (UnicodeDecodeError, UnicodeEncodeError):
-        raise BadRequest("A key is UTF-8, percent-encoded.") from None
-
-
-def _cut(request: web.Request) -> None:
-    """End the connection without an answer: the sender must notice, and no status would tell it the truth."""
-    if request.transport is not None:
-        request.transport.abort()

@@ -1,7 +1,7 @@
-"""What a request may do with uploads: create, append, inspect, look, cancel; the door, and one writer each (law 6).
+"""What a request may do with uploads: create, append, inspect, look, cancel; and one writer each (law 6).
 
 Newcomers queue at `Live.entry`, stop the writer that is there, wait until it has settled, and go on from there.
-What keeps uploads alive between requests is `registry`'s business.
+What is let in is `door`'s business, what keeps uploads alive between requests `registry`'s.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import PurePosixPath
 from weakref import WeakValueDictionary
 
 from streamup.accumulator import Accumulator
 from streamup.checkpoint import Checkpoint, Holdings
 from streamup.config import Config
+from streamup.door import DOOR_SECONDS, Door
 from streamup.errors import (
     AlreadyComplete,
     CheckpointError,
@@ -24,30 +24,21 @@ from streamup.errors import (
     EmptyBody,
     LengthExceeded,
     NotFound,
-    NotImplementedHere,
     OffsetMismatch,
     PreconditionFailed,
     SpoolError,
-    SpoolFull,
-    StoreUnavailable,
-    TooLarge,
     UploadBusy,
     UploadError,
     UploadExists,
     WriterStopped,
 )
-from streamup.keys import expand, validate_key
-from streamup.layout import Layout, choose_layout
-from streamup.protocols import Append, BodyTerms, Create, Description
+from streamup.protocols import Append, BodyTerms, Create
 from streamup.registry import Registry
 from streamup.spool import Spool
-from streamup.stores import NO_KEY, Checksum, ObjectMeta
+from streamup.terms import begin_append, judged_whole, seal_at
 from streamup.upload import State, Upload
 from streamup.uploader import Uploader
-from streamup.writer import Body, Live, Terms, Writer, too_large_for_a_digest
-
-DOOR_SECONDS = 0.6
-"""How long the store may take to say whether a key exists before a body is let in."""
+from streamup.writer import Body, Live, Writer
 
 CLOSES_SECONDS = 0.8
 """How long all waits at the door may take together for who is hurried. curl waits 1 s for 100 Continue, and then sends
@@ -56,12 +47,6 @@ a body that was refused; the rest is for a busy machine. Others have sent their 
 
 PROMPT_SECONDS = 1.0
 """A sealed upload that the store confirms within this needs no sync of its own: its bytes are there (law 2)."""
-
-MOST_PROVISIONAL_BYTES = 64 << 20
-"""The longest body that may come with a digest: its client reserves that much of the spool before its first byte."""
-
-MOST_VERSIONS = 1000
-"""Numbered names that are tried for one key: each costs a question to the store."""
 
 SOMEBODY_ELSES = "Somebody else has an unfinished upload under this key. Use another key."
 
@@ -81,15 +66,14 @@ class Uploads:
     ) -> None:
         """`random_token` gives names nobody can guess: upload ids, object tokens."""
         self._config = config
-        self._objects = config.objects
         self._uploader = uploader
         self._store = uploader.store
         self._checkpoint = checkpoint
         self._spool = spool
         self._clock = clock
-        self._random_token = random_token
         self._registry = Registry(uploader, checkpoint, spool, expire_seconds=config.expire_seconds, clock=clock)
-        self._doors = WeakValueDictionary[str, asyncio.Lock]()
+        self.door = Door(config, self._registry, uploader.store, spool, clock=clock, random_token=random_token)
+        self._queues = WeakValueDictionary[str, asyncio.Lock]()
         self._stopping = False
 
     def __repr__(self) -> str:
@@ -104,6 +88,10 @@ class Uploads:
         self._stopping = True
         await self._registry.stop(grace_seconds)
 
+    def _require_running(self) -> None:
+        if self._stopping:
+            raise UploadBusy("The server is stopping. What has arrived is kept; go on when it is back.")
+
     # -- appends ------------------------------------------------------------------------------------------------
 
     async def create(self, intent: Create, subject: str, *, hurried: bool = False) -> Writer:
@@ -114,9 +102,8 @@ class Uploads:
         """
         closes = asyncio.get_running_loop().time() + CLOSES_SECONDS if hurried else None
         self._require_running()
-        self._require_kept(intent.description)
-        upload = self._prepare(intent, subject)
-        if upload.meta.if_none_match and await self._exists(upload.key):
+        upload = self.door.upload(intent, subject)
+        if upload.meta.if_none_match and await self.door.exists(upload.key):
             raise PreconditionFailed(f"There is an object under {upload.key}, and If-None-Match: * asks for none.")
         policy = intent.policy or self._config.interrupted
         if policy == "reject" and not intent.independent:
@@ -135,7 +122,7 @@ class Uploads:
                 await self.announce(existing)
             raise _exists(existing)
         if policy == "new":
-            await self._rename(upload)
+            await self.door.rename(upload)
         return await self._begin(upload, intent, existing if policy == "replace" else None)
 
     async def append(self, intent: Append, subject: str) -> Writer:
@@ -285,16 +272,6 @@ class Uploads:
         """Why the store does not take this upload now, though it answers; None if it does."""
         return self._uploader.held(upload_id)
 
-    def room(self) -> None:
-        """Raise `SpoolFull` if no newcomer can be let in now."""
-        free = self._spool.files.free(self._spool.directory)
-        if free < self._config.disk_floor_bytes:
-            raise SpoolFull(
-                f"The disk of the spool has {free} bytes left, and {self._config.disk_floor_bytes} are kept."
-            )
-        if len(self._registry) >= self._config.max_open_uploads:
-            raise SpoolFull(f"{len(self._registry)} uploads are open, which is the limit. Come back later.")
-
     # -- ends ---------------------------------------------------------------------------------------------------
 
     async def cancel(self, live: Live) -> None:
@@ -329,50 +306,12 @@ class Uploads:
 
     # -- one writer ---------------------------------------------------------------------------------------------
 
-    def _prepare(self, intent: Create, subject: str) -> Upload:
-        """The upload that is asked for; nobody knows it yet. Raises `TooLarge`, `BadRequest` (it makes no key)."""
-        description, body = intent.description, intent.body
-        checksum = self._checksum(description)
-        told = {*description.wanted, *(["sha256"] if checksum is Checksum.SHA256 else [])}
-        known = body.length if body.length is not None else body.content_length
-        self._require_allowed(known)
-        upload_id = self._random_token()
-        key = self._key(intent, upload_id)
-        return Upload(
-            id=upload_id,
-            key=key,
-            subject=subject,
-            layout=self._layout(known if body.seals else body.length),
-            created=self._clock(),
-            metadata=description.metadata,
-            guards=dict.fromkeys(told),
-            meta=ObjectMeta(
-                token=self._random_token(),
-                checksum=checksum,
-                if_none_match=description.if_none_match,
-                content_type=description.content_type,
-                content_encoding=description.content_encoding,
-                content_disposition=description.content_disposition,
-                cache_control=description.cache_control,
-                user=dict(description.user),
-                sse_c_key_md5=self._objects.of(key).sse_c_key_md5 or NO_KEY,
-            ),
-        )
-
-    def _key(self, intent: Create, upload_id: str) -> str:
-        key = intent.key
-        if key is None:
-            key = expand(self._config.key_template, upload_id=upload_id, filename=intent.filename)
-        return validate_key(key, self._config.prefix)
-
     async def _begin(self, upload: Upload, intent: Create, replaces: Live | None = None) -> Writer:
         """From now on there is this upload, and its first writer."""
-        body, first = _judged_whole(intent.body), upload.layout.part(1).size
-        self._require_bounded(body)
-        known = body.length if body.length is not None else body.content_length
-        self._admit(first if known is None else min(first, known))
-        terms = replace(self._terms(body, 0), creates=True, insists=intent.policy == "replace")
-        _begin_append(upload, None, body, _seal_at(body, 0, body.length))
+        body = judged_whole(intent.body)
+        self.door.admit(upload, body)
+        terms = replace(self.door.terms(body, 0), creates=True, insists=intent.policy == "replace")
+        begin_append(upload, None, body, seal_at(body, 0, body.length))
         live = Live(upload, Accumulator(upload, self._spool))
         self._registry.take_up(live)
         return await self._enter(Writer(live, terms, self._clock(), replaces))
@@ -383,8 +322,7 @@ class Uploads:
         `offset` None is the policy `append`: wherever the upload is; an empty body then adds and seals nothing.
         """
         upload = live.upload
-        self._require_bounded(body)
-        self._require_allowed(body.length)
+        self.door.readmit(body)
         async with live.entry:
             upload.require_open()
             await self._registry.stop_writer(live, "another request went on with this upload")
@@ -396,10 +334,10 @@ class Uploads:
                 live.require_fresh()
             length = upload.length if body.length is None else body.length
             adds = may_be_empty or body.content_length != 0
-            seal_at = _seal_at(body, start, length) if adds else None  # what adds nothing must not end it, now or later
+            end = seal_at(body, start, length) if adds else None  # what adds nothing must not end it, now or later
             guarded = dict(upload.guards)
-            _begin_append(upload, offset, body, seal_at)
-            terms = replace(self._terms(body, start), may_be_empty=may_be_empty, guarded=guarded)
+            begin_append(upload, offset, body, end)
+            terms = replace(self.door.terms(body, start), may_be_empty=may_be_empty, guarded=guarded)
             return await self._enter(Writer(live, terms, self._clock()))
 
     async def _let_end(self, key: str, closes: float | None) -> None:
@@ -409,7 +347,7 @@ class Uploads:
         reads no 409. Meanwhile the disk makes durable what a refusal will tell.
         """
         arrived = self._clock()
-        async with _until(closes), self._doors.setdefault(key, asyncio.Lock()):  # fair: who came first goes in first
+        async with _until(closes), self._queues.setdefault(key, asyncio.Lock()):  # fair: who came first goes in first
             while (existing := self._registry.open_upload(key)) and (writer := existing.writer):
                 if writer.feeding:
                     self._registry.spawn(self._registry.announce(existing), f"announce {existing.upload.id}")
@@ -500,7 +438,7 @@ class Uploads:
         if (
             (terms.creates and terms.seals and terms.chunked)
             and not terms.insists
-            and (writer.replaces or await self._exists(live.upload.key, unsure=True))
+            and (writer.replaces or await self.door.exists(live.upload.key, unsure=True))
         ):
             live.upload.cancel(self._clock())
             await self._registry.end(live)
@@ -509,88 +447,6 @@ class Uploads:
                 "object, or insist with ?interrupted=replace."
             )
         await self._arrived(writer)
-
-    # -- the door -----------------------------------------------------------------------------------------------
-
-    @property
-    def max_append_bytes(self) -> int:
-        """The longest body that may come with a digest: it has to fit into the spool whole, beside all others."""
-        return min(MOST_PROVISIONAL_BYTES, self._spool.budget.headroom)
-
-    def _require_running(self) -> None:
-        if self._stopping:
-            raise UploadBusy("The server is stopping. What has arrived is kept; go on when it is back.")
-
-    def _require_bounded(self, body: BodyTerms) -> None:
-        if body.digests and body.content_length is not None and body.content_length > self.max_append_bytes:
-            raise too_large_for_a_digest(self.max_append_bytes)
-
-    def _require_allowed(self, length: int | None) -> None:
-        limit = self._config.max_upload_bytes
-        if limit is not None and length is not None and length > limit:
-            raise TooLarge(f"An upload may have {limit} bytes here.", limit=limit)
-
-    def _require_kept(self, description: Description) -> None:
-        """Refuse before the body what this store could only refuse after it."""
-        if description.if_none_match and not self._store.conditional_writes:
-            raise NotImplementedHere("The store behind this server does not honour If-None-Match.")
-        checksum = self._checksum(description)
-        if checksum not in self._store.checksums:
-            raise NotImplementedHere(
-                f"The store behind this server does not keep {checksum} checksums. "
-                f"It keeps {', '.join(sorted(self._store.checksums))}."
-            )
-
-    def _checksum(self, description: Description) -> Checksum:
-        return description.checksum or Checksum(self._config.checksum)
-
-    def _admit(self, first_reserve: int) -> None:
-        """Refuse at the door what would only wait inside (law 8)."""
-        self.room()
-        if not self._spool.budget.has_room(first_reserve):
-            raise SpoolFull("The spool is full: uploads come in faster than the store takes them. Come back later.")
-
-    def _terms(self, body: BodyTerms, start: int) -> Terms:
-        return Terms(
-            start=start,
-            limit=body.limit,
-            seals=body.seals,
-            chunked=body.content_length is None,
-            digests=body.digests,
-            guards=body.guards,
-            most=self.max_append_bytes if body.content_length is None else body.content_length,
-            ceiling=self._config.max_upload_bytes,
-        )
-
-    def _layout(self, length: int | None) -> Layout:
-        limits = self._store.limits
-        return choose_layout(
-            length,
-            part_bytes=self._config.part_bytes,
-            growing=self._config.layout == "growing" and not limits.equal_parts,
-            max_part_bytes=min(limits.max_part_bytes, self._spool.budget.headroom),
-            max_parts=limits.max_parts,
-        )
-
-    async def _exists(self, key: str, *, unsure: bool = False) -> bool:
-        """Whether there is an object now; `unsure` if the store does not say so in time."""
-        try:
-            async with asyncio.timeout(DOOR_SECONDS):
-                return await self._store.head(key) is not None
-        except (TimeoutError, StoreUnavailable):
-            return unsure
-
-    async def _rename(self, upload: Upload) -> None:
-        """Policy `new`: the first numbered name that is free, created so that it cannot replace anything."""
-        path = PurePosixPath(upload.key)
-        for number in range(1, MOST_VERSIONS):
-            key = str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
-            # In this order: nothing may come between a look at our own uploads and the creation.
-            if not await self._exists(key) and not self._registry[key]:
-                upload.key = key
-                upload.meta = replace(upload.meta, if_none_match=self._store.conditional_writes)
-                return
-        raise UploadExists(f"There are too many numbered versions of {upload.key}.")
 
 
 @asynccontextmanager
@@ -621,46 +477,6 @@ def _take_back(writer: Writer) -> None:
     writer.live.upload.seal_at = None
     if not writer.terms.digests:  # else it does not count yet
         writer.live.upload.guards = dict(writer.terms.guarded)
-
-
-def _begin_append(upload: Upload, offset: int | None, body: BodyTerms, seal_at: int | None) -> None:
-    ends = body.seals_at_length and body.content_length is not None
-    upload.begin_append(
-        offset=offset,
-        length=_length(body, upload.received),
-        seal_at=seal_at,
-        end=upload.received + (body.content_length or 0) if ends else None,
-        provisional=bool(body.digests),
-        guards=body.guards,
-    )
-
-
-def _judged_whole(body: BodyTerms) -> BodyTerms:
-    """The first body of an upload: if it is all of it, its digest is that of the whole, and nothing is provisional."""
-    if not body.digests or not body.is_whole:
-        return body
-    return replace(body, digests=(), guards=(*body.guards, *body.digests))
-
-
-def _length(body: BodyTerms, start: int) -> int | None:
-    """The total that this request declares, in words or by its framing."""
-    if body.length is None and body.declares and body.content_length is not None and not body.digests:
-        return start + body.content_length
-    return body.length
-
-
-def _seal_at(body: BodyTerms, start: int, length: int | None) -> int | None:
-    """The client's word where the upload ends, as far as it is known before the body (law 5).
-
-    `length`: the total that is known now, from this request or an earlier one.
-    """
-    if body.seals_at_length:
-        return length
-    if not body.seals:
-        return None
-    if body.content_length is not None:
-        return start + body.content_length
-    return body.limit if body.limit is not None else length
 
 
 def _is_all(writer: Writer) -> bool:

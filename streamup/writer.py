@@ -7,13 +7,13 @@ store, and at most one `Writer` (law 6).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from streamup.accumulator import Accumulator
-from streamup.digests import Digest, Running
-from streamup.errors import TooLarge, UploadBusy
+from streamup.digests import Running
+from streamup.errors import UploadBusy
+from streamup.terms import Terms
 from streamup.upload import Upload
 
 
@@ -26,28 +26,6 @@ class Body(Protocol):
     async def read(self) -> bytes:
         """The next bytes; none at the end, whatever the end was. May be cancelled without losing any."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What one append may do, in positions: `limit` it must not pass; `seals` if it ends cleanly (at `limit`).
-
-    `digests` must match, or nothing of it counts; then it has at `most` so many bytes. `guards` is what it says of the
-    whole, `guarded` what was said of that before.
-    """
-
-    start: int
-    limit: int | None
-    seals: bool
-    chunked: bool
-    digests: tuple[Digest, ...] = ()
-    guards: tuple[Digest, ...] = ()
-    guarded: Mapping[str, bytes | None] = field(default_factory=dict)
-    most: int = 0
-    creates: bool = False
-    insists: bool = False
-    may_be_empty: bool = True
-    ceiling: int | None = None
 
 
 class Writer:
@@ -96,7 +74,7 @@ class Writer:
                         break
                     if not self.added:
                         await arrived()
-                    self._check_size(len(chunk))
+                    self.terms.check_size(self.added, len(chunk))
                     await self.live.accumulator.add(chunk, limit=self.terms.limit)
                     running.update(chunk)
                 if (ending := self.stopped or body.interrupted) is None:
@@ -112,22 +90,6 @@ class Writer:
             await self.live.accumulator.resume_provisionally(self.terms.most, limit=self.terms.limit)
         else:
             await self.live.accumulator.resume()
-
-    def _check_size(self, size: int) -> None:
-        ceiling = self.terms.ceiling
-        if ceiling is not None and self.terms.start + self.added + size > ceiling:
-            raise TooLarge(f"An upload may have {ceiling} bytes here.", limit=ceiling)
-        if self.terms.digests and self.added + size > self.terms.most:
-            raise too_large_for_a_digest(self.terms.most)
-
-
-def too_large_for_a_digest(most: int) -> TooLarge:
-    return TooLarge(
-        f"A body that comes with a digest may have {most} bytes here: all of it waits until the digest has matched. "
-        "Send several, each with its own digest.",
-        limit=most,
-        name="max-append-size",
-    )
 
 
 class Live:

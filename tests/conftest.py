@@ -223,8 +223,8 @@ async def service(start_service: StartService) -> Service:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections end soon, so that a test need not wait for that. To be asked for before `service`."""
-    monkeypatch.setattr("streamup.server.LINGER_SECONDS", 0.1)
-    monkeypatch.setattr("streamup.server.SHUTDOWN_SECONDS", 0.1)
+    monkeypatch.setattr("streamup.listeners.LINGER_SECONDS", 0.1)
+    monkeypatch.setattr("streamup.listeners.SHUTDOWN_SECONDS", 0.1)
 
 
 def _check_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -595,7 +595,7 @@ async def test_a_takeover_that_was_not_committed_leaves_nothing_provisional(serv
 
 
 async def test_a_body_that_is_too_long_for_a_digest_is_refused_before_anybody_is_stopped(service):
-    most = service.uploads.max_append_bytes
+    most = service.uploads.door.max_append_bytes
     assert most == service.config.spool_bytes // 8
     live = await opened(service, 100)
     async with in_the_middle(service, live) as (_, _, writer):
@@ -614,7 +614,7 @@ async def test_a_stream_that_is_too_long_for_a_digest_is_cut_back(start_service)
     service = await start_service(spool_bytes=16 * PART_BYTES)
     live = await opened(service, 100)
     before = kept(service, live)
-    most = service.uploads.max_append_bytes
+    most = service.uploads.door.max_append_bytes
     data = BODY[100:]
     assert len(data) > most == 2 * PART_BYTES
     writer = await append(service, live, digests=digest_of(data))

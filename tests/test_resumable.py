@@ -305,7 +305,7 @@ async def test_a_creation_that_is_refused_has_no_104(service, headers):
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress is reported as often as anybody could wish."""
-    monkeypatch.setattr("streamup.server.REPORT_SECONDS", 0.02)
+    monkeypatch.setattr("streamup.reports.REPORT_SECONDS", 0.02)
     monkeypatch.setattr("streamup.registry.ANNOUNCE_SECONDS", 0.0)
 
 

@@ -1135,7 +1135,7 @@ async def test_a_fault_of_ours_cuts_the_connection_without_an_answer(service, mo
     def fault() -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(service.uploads, "room", fault)
+    monkeypatch.setattr(service.uploads.door, "room", fault)
     client = await service.connect()
     await client.start("PUT", "/objects/a", BODY)
     assert await client.ended() == b""

@@ -34,7 +34,7 @@ from raw_client import (
     refused,
 )
 
-from streamup import server as server_module
+from streamup import listeners
 from streamup.errors import ConfigError
 from streamup.spool import Files
 
@@ -43,7 +43,7 @@ pytestmark = [
     pytest.mark.usefixtures("impatient"),
 ]
 
-LINGER_SECONDS = server_module.LINGER_SECONDS
+LINGER_SECONDS = listeners.LINGER_SECONDS
 
 
 # -- framing that breaks --------------------------------------------------------------------------------------------
@@ -361,7 +361,7 @@ async def test_a_refusal_that_leaves_a_whole_body_unread_closes_too(service):
 
 
 async def test_a_live_stream_that_is_refused_is_cut_soon(start_service, monkeypatch):
-    monkeypatch.setattr(server_module, "LINGER_SECONDS", LINGER_SECONDS)
+    monkeypatch.setattr(listeners, "LINGER_SECONDS", LINGER_SECONDS)
     service = await start_service()
     await service.leave()
     client = await service.connect()
@@ -383,7 +383,7 @@ async def stream(client: Client) -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"PUT /objects/a HTTP/1.1\r\nHost: 127", b"\r\n"])
 async def test_a_connection_that_never_completes_a_head_is_closed(start_service, monkeypatch, sent):
-    monkeypatch.setattr(server_module, "KEEPALIVE_SECONDS", 0.3)
+    monkeypatch.setattr(listeners, "KEEPALIVE_SECONDS", 0.3)
     service = await start_service()
     client = await service.connect()
     if sent:
@@ -392,7 +392,7 @@ async def test_a_connection_that_never_completes_a_head_is_closed(start_service,
 
 
 async def test_an_idle_connection_is_closed_and_a_slow_stream_is_not(start_service, monkeypatch):
-    monkeypatch.setattr(server_module, "KEEPALIVE_SECONDS", 0.3)
+    monkeypatch.setattr(listeners, "KEEPALIVE_SECONDS", 0.3)
     service = await start_service()
     client, _ = await service.begin()
     idle = await service.connect()

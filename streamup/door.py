@@ -1,0 +1,184 @@
+"""The door: what is let in, and on which terms. All of it is decided before the first byte of a body.
+
+Nothing here waits but for a question to the store, and that not for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from streamup.config import Config
+from streamup.errors import NotImplementedHere, SpoolFull, StoreUnavailable, UploadExists
+from streamup.keys import expand, validate_key
+from streamup.layout import Layout, choose_layout
+from streamup.protocols import BodyTerms, Create, Description
+from streamup.registry import Registry
+from streamup.spool import Spool
+from streamup.stores import NO_KEY, Checksum, ObjectMeta, ObjectStore
+from streamup.terms import Terms, known_length, too_large, too_large_for_a_digest
+from streamup.upload import Upload
+
+DOOR_SECONDS = 0.6
+"""How long the store may take to say whether a key exists before a body is let in."""
+
+MOST_PROVISIONAL_BYTES = 64 << 20
+"""The longest body that may come with a digest: its client reserves that much of the spool before its first byte."""
+
+MOST_VERSIONS = 1000
+"""Numbered names that are tried for one key: each costs a question to the store."""
+
+
+class Door:
+    """What the operator, the spool and the store allow."""
+
+    def __init__(
+        self,
+        config: Config,
+        registry: Registry,
+        store: ObjectStore,
+        spool: Spool,
+        *,
+        clock: Callable[[], float],
+        random_token: Callable[[], str],
+    ) -> None:
+        self._config = config
+        self._registry = registry
+        self._store = store
+        self._spool = spool
+        self._clock = clock
+        self._random_token = random_token
+
+    @property
+    def max_append_bytes(self) -> int:
+        """The longest body that may come with a digest: it has to fit into the spool whole, beside all others."""
+        return min(MOST_PROVISIONAL_BYTES, self._spool.budget.headroom)
+
+    # -- what is asked for --------------------------------------------------------------------------------------
+
+    def upload(self, intent: Create, subject: str) -> Upload:
+        """The upload that is asked for; nobody knows it yet.
+
+        Raises `TooLarge`, `BadRequest` (it makes no key), `NotImplementedHere` (this store could only refuse it later).
+        """
+        description, body = intent.description, intent.body
+        checksum = description.checksum or Checksum(self._config.checksum)
+        self._require_kept(description, checksum)
+        told = {*description.wanted, *(["sha256"] if checksum is Checksum.SHA256 else [])}
+        known = known_length(body)
+        self._require_allowed(known)
+        upload_id = self._random_token()
+        key = self._key(intent, upload_id)
+        return Upload(
+            id=upload_id,
+            key=key,
+            subject=subject,
+            layout=self._layout(known if body.seals else body.length),
+            created=self._clock(),
+            metadata=description.metadata,
+            guards=dict.fromkeys(told),
+            meta=ObjectMeta(
+                token=self._random_token(),
+                checksum=checksum,
+                if_none_match=description.if_none_match,
+                content_type=description.content_type,
+                content_encoding=description.content_encoding,
+                content_disposition=description.content_disposition,
+                cache_control=description.cache_control,
+                user=dict(description.user),
+                sse_c_key_md5=self._config.objects.of(key).sse_c_key_md5 or NO_KEY,
+            ),
+        )
+
+    async def rename(self, upload: Upload) -> None:
+        """Policy `new`: the first numbered name that is free, created so that it cannot replace anything."""
+        path = PurePosixPath(upload.key)
+        for number in range(1, MOST_VERSIONS):
+            key = str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
+            # In this order: nothing may come between a look at our own uploads and the creation.
+            if not await self.exists(key) and not self._registry[key]:
+                upload.key = key
+                upload.meta = replace(upload.meta, if_none_match=self._store.conditional_writes)
+                return
+        raise UploadExists(f"There are too many numbered versions of {upload.key}.")
+
+    async def exists(self, key: str, *, unsure: bool = False) -> bool:
+        """Whether there is an object now; `unsure` if the store does not say so in time."""
+        try:
+            async with asyncio.timeout(DOOR_SECONDS):
+                return await self._store.head(key) is not None
+        except (TimeoutError, StoreUnavailable):
+            return unsure
+
+    # -- what is let in -----------------------------------------------------------------------------------------
+
+    def room(self) -> None:
+        """Raise `SpoolFull` if no newcomer can be let in now."""
+        free = self._spool.files.free(self._spool.directory)
+        if free < self._config.disk_floor_bytes:
+            raise SpoolFull(
+                f"The disk of the spool has {free} bytes left, and {self._config.disk_floor_bytes} are kept."
+            )
+        if len(self._registry) >= self._config.max_open_uploads:
+            raise SpoolFull(f"{len(self._registry)} uploads are open, which is the limit. Come back later.")
+
+    def admit(self, upload: Upload, body: BodyTerms) -> None:
+        """Refuse a new upload and its first body where they would only wait inside (law 8). Raises as `room`."""
+        self._require_bounded(body)
+        self.room()
+        first, known = upload.layout.part(1).size, known_length(body)
+        if not self._spool.budget.has_room(first if known is None else min(first, known)):
+            raise SpoolFull("The spool is full: uploads come in faster than the store takes them. Come back later.")
+
+    def readmit(self, body: BodyTerms) -> None:
+        """... and a body that goes on with an upload. Raises `TooLarge`."""
+        self._require_bounded(body)
+        self._require_allowed(body.length)
+
+    def terms(self, body: BodyTerms, start: int) -> Terms:
+        return Terms(
+            start=start,
+            limit=body.limit,
+            seals=body.seals,
+            chunked=body.content_length is None,
+            digests=body.digests,
+            guards=body.guards,
+            most=self.max_append_bytes if body.content_length is None else body.content_length,
+            ceiling=self._config.max_upload_bytes,
+        )
+
+    def _require_kept(self, description: Description, checksum: Checksum) -> None:
+        if description.if_none_match and not self._store.conditional_writes:
+            raise NotImplementedHere("The store behind this server does not honour If-None-Match.")
+        if checksum not in self._store.checksums:
+            raise NotImplementedHere(
+                f"The store behind this server does not keep {checksum} checksums. "
+                f"It keeps {', '.join(sorted(self._store.checksums))}."
+            )
+
+    def _require_bounded(self, body: BodyTerms) -> None:
+        if body.digests and body.content_length is not None and body.content_length > self.max_append_bytes:
+            raise too_large_for_a_digest(self.max_append_bytes)
+
+    def _require_allowed(self, length: int | None) -> None:
+        limit = self._config.max_upload_bytes
+        if limit is not None and length is not None and length > limit:
+            raise too_large(limit)
+
+    def _key(self, intent: Create, upload_id: str) -> str:
+        key = intent.key
+        if key is None:
+            key = expand(self._config.key_template, upload_id=upload_id, filename=intent.filename)
+        return validate_key(key, self._config.prefix)
+
+    def _layout(self, length: int | None) -> Layout:
+        limits = self._store.limits
+        return choose_layout(
+            length,
+            part_bytes=self._config.part_bytes,
+            growing=self._config.layout == "growing" and not limits.equal_parts,
+            max_part_bytes=min(limits.max_part_bytes, self._spool.budget.headroom),
+            max_parts=limits.max_parts,
+        )

@@ -1,0 +1,131 @@
+"""One request on its way: from aiohttp's request to the head that protocols understand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Network, IPv6Network
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from streamup import forwarded
+from streamup.body import RequestBody
+from streamup.errors import BadRequest, NotFound
+from streamup.keys import validate_key
+from streamup.protocols import RequestHead, ResponseHead, UploadProtocol, fields
+from streamup.upload import Upload
+
+INTERIM = "Upload Resumption Supported"
+"""What 104 says in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """`protocol`: the one whose language it speaks. `front`: what a trusted proxy has told of the client's side."""
+
+    request: web.Request
+    head: RequestHead
+    body: RequestBody
+    protocol: UploadProtocol
+    front: forwarded.Front
+
+    def outside(self, path: str) -> str:
+        """Where the client finds our `path`."""
+        return self.front.location(path, host=self.request.headers.get("Host"))
+
+    def interim(self, upload: Upload, *, created: bool) -> ResponseHead | None:
+        """What the client may be told before the answer, if its protocol has words for that. HTTP/1.0 has none."""
+        head = self.protocol.interim(self.head, upload, created=created)
+        return head if self.request.version >= (1, 1) else None
+
+    def send_interim(self, head: ResponseHead) -> None:
+        """An interim response, past aiohttp, which knows none but 100."""
+        transport = self.request.transport
+        if transport is None or transport.get_write_buffer_size():
+            return  # a client that reads nothing: what waits for it must not grow (law 8)
+        headers = dict(head.headers)
+        if "Location" in headers:
+            headers["Location"] = self.outside(headers["Location"])
+        lines = [f"HTTP/1.1 {head.status} {INTERIM}", *(f"{name}: {value}" for name, value in headers.items())]
+        transport.write("\r\n".join([*lines, "", ""]).encode())
+
+
+def front_of(request: web.Request, trusted: Collection[IPv4Network | IPv6Network]) -> forwarded.Front:
+    """Whom the client thinks it is talking to."""
+    front = forwarded.front(request.remote, request.headers, trusted)
+    return front if front.host is None else replace(front, scheme=front.scheme or request.scheme)
+
+
+def headers_of(request: web.Request, front: forwarded.Front) -> Mapping[str, str]:
+    """The request's fields: one that came several times is a list (RFC 9110, 5.3); Host is what the client named."""
+    headers = request.headers
+    if front.host is None and len({name.lower() for name in headers}) == len(headers):
+        return headers
+    joined: CIMultiDict[str] = CIMultiDict()
+    for name, value in headers.items():
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    if front.host is not None:
+        joined["Host"] = front.host
+    return joined
+
+
+def head_of(request: web.Request, headers: Mapping[str, str], prefix: str) -> RequestHead:
+    """The request as protocols see it. Raises `NotFound`, `BadRequest`."""
+    key, upload_id = _route(request.raw_path, prefix)
+    return RequestHead(
+        method=request.method if upload_id is None else fields.effective_method(request.method, headers),
+        key=key,
+        upload_id=upload_id,
+        headers=headers,
+        query=_query(request.rel_url.raw_query_string),
+        content_length=request.content_length,
+        chunked="chunked" in headers.get("Transfer-Encoding", "").lower(),
+        arrived=time.time(),
+        version=(request.version.major, request.version.minor),
+    )
+
+
+def cut(request: web.Request) -> None:
+    """End the connection without an answer: the sender must notice, and no status would tell it the truth."""
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def _route(raw_path: str, prefix: str) -> tuple[str | None, str | None]:
+    """The key or the upload id in the request target; neither for `/uploads`."""
+    match _target(raw_path):
+        case ["objects", rest]:
+            return validate_key(_decoded(rest), prefix), None
+        case ["uploads"] | ["uploads", ""]:
+            return None, None
+        case ["uploads", rest] if "/" not in rest:
+            return None, _decoded(rest)
+    raise NotFound("Objects are at /objects/KEY, uploads at /uploads and /uploads/ID.")
+
+
+def _target(raw_path: str) -> list[str]:
+    """The request target's path as first segment and rest, undecoded (RFC 9112, 3.2: origin-form or absolute-form)."""
+    path = raw_path.partition("?")[0].partition("#")[0]
+    if not path.startswith("/"):
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    first, slash, rest = path[1:].partition("/")
+    return [first, rest] if slash else [first]
+
+
+def _query(text: str) -> Mapping[str, str]:
+    """The parameters, each as it came first. Strictly UTF-8: one of them is a key."""
+    try:
+        return dict(reversed(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=100)))
+    except ValueError:
+        raise BadRequest("The query is UTF-8, percent-encoded, with a hundred parameters at most.") from None
+
+
+def _decoded(text: str) -> str:
+    """Percent-decoded once, and UTF-8, or refused."""
+    try:
+        return unquote_to_bytes(text).decode()
+    except (UnicodeDecodeError, UnicodeEncodeError):
+        raise BadRequest("A key is UTF-8, percent-encoded.") from None
