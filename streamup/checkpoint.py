@@ -63,6 +63,11 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE upload ADD COLUMN digests TEXT;
     ALTER TABLE receipt ADD COLUMN hashes TEXT;
     """,
+    """
+    ALTER TABLE upload ADD COLUMN credential TEXT;
+    ALTER TABLE upload ADD COLUMN max_bytes INTEGER;
+    ALTER TABLE upload ADD COLUMN overwrite INTEGER NOT NULL DEFAULT 1;
+    """,
 )
 """What each version of the schema adds; `PRAGMA user_version` counts those that have been applied.
 
@@ -405,7 +410,7 @@ _PLAIN = [
     if field.name
     not in {"layout", "meta", "state", "stored_object", "receipts", "received", "guards", "digests", "hashes"}
 ]
-"""Fields that are a column as they are."""
+"""Fields that are a column as they are (SQLite has 0 and 1 for a bool)."""
 
 
 def _row(upload: Upload) -> dict[str, Any]:

@@ -81,8 +81,9 @@ class Upload:
     `provisional`: an append with a digest began here, and its bytes are not received before the digest has matched.
     `guards` are digests of the whole, by algorithm: what the client says it is, None where it only wants to be told;
     `digests` is what they were found to be, and `hashes` the state of those that run, at the end of each stored part.
-    `metadata` is the client's own text, told again as it came. `replaces` is the ETag the key had when `completing` was
-    announced, for the one request that must not be repeated blindly (PutObject).
+    `metadata` is the client's own text, told again as it came. `credential` is whose word is the last one here, and
+    `max_bytes` and `overwrite` are what every credential that had one allows. `replaces` is the ETag the key had when
+    `completing` was announced, for the one request that must not be repeated blindly (PutObject).
     """
 
     id: str
@@ -106,6 +107,9 @@ class Upload:
     replaces: str | None = None
     provisional: int | None = None
     metadata: str | None = None
+    credential: str | None = None
+    max_bytes: int | None = None
+    overwrite: bool = True
     stored_object: StoredObject | None = None
     receipts: dict[int, Receipt] = field(default_factory=dict)
     guards: dict[str, bytes | None] = field(default_factory=dict)

@@ -1,0 +1,162 @@
+"""What a credential allows, and the one decision whether a request may be done. Pure.
+
+Who asks is found out before (`auth`), what for is an intent (`protocols`), and the key or the upload that it addresses
+is known by then. So this comes before the body, before any writer is stopped and before the store is asked anything.
+
+A refusal tells nothing of what is there: a key out of reach is 403 whether or not it is an object, an upload out of
+reach is as unknown as one that never was.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from streamup.errors import BadRequest, Forbidden, NotFound
+from streamup.keys import validate_key
+from streamup.protocols import Append, BodyTerms, Cancel, Create, Discover, Fetch, Inspect, Intent, Look
+from streamup.terms import too_large
+from streamup.upload import Upload
+
+UNTYPED = "application/octet-stream"
+"""What a body without Content-Type is taken for (RFC 9110, 8.3)."""
+
+_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # noqa: S105 - RFC 9110, 5.6.2
+_MEDIA_TYPE = re.compile(rf'(({_TOKEN})/{_TOKEN})(?:[ \t]*;[ \t]*(?:{_TOKEN}=(?:{_TOKEN}|"(?:[^"\\]|\\.)*"))?)*[ \t]*')
+"""RFC 9110, 8.3.1. A list is none: browsers believe its last member."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What one credential allows, and on whose behalf. None is no limit; sizes in bytes, times in unix seconds.
+
+    `credential` names it in logs and for revocation, and opens nothing (None: nobody asked for one). It reaches one
+    `key`, or what is below `prefix` (compared at `/`), or with neither every key. `methods` are those of HTTP, and none
+    implies another. `max_bytes` bounds an upload over all its appends; `content_types` are media types, `video/*` among
+    them. `expires` bounds the start of a request. `idle_seconds` and `min_rate` (bytes a second) are its own patience
+    with a socket, in place of the server's.
+
+    Raises `ValueError` for a key or a prefix that is none, and for both together.
+    """
+
+    subject: str
+    credential: str | None = None
+    key: str | None = None
+    prefix: str | None = None
+    methods: frozenset[str] | None = None
+    max_bytes: int | None = None
+    overwrite: bool = True
+    content_types: tuple[str, ...] | None = None
+    expires: float | None = None
+    idle_seconds: float | None = None
+    min_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.key is not None and self.prefix is not None:
+            raise ValueError("A credential is for one key or for what is below a prefix, not for both.")
+        for name, key in (("key", self.key), ("prefix", self.prefix and f"{self.prefix.removesuffix('/')}/-")):
+            if key is not None:
+                try:
+                    validate_key(key, "")
+                except BadRequest as error:
+                    raise ValueError(f"{name}: {error.detail}") from None
+
+    def reaches(self, key: str) -> bool:
+        """Whether it is for this key."""
+        if self.key is not None:
+            return key == self.key
+        return self.prefix is None or key.startswith(self.prefix.removesuffix("/") + "/")
+
+    def require_reach(self, key: str) -> None:
+        """Raises `Forbidden`."""
+        if not self.reaches(key):
+            raise Forbidden("This credential is not for this key. Use a key that it is for, or another credential.")
+
+    def owns(self, upload: Upload) -> bool:
+        """Whether this is an upload of its subject, and one that it reaches."""
+        return upload.subject == self.subject and self.reaches(upload.key)
+
+
+def decide(grant: Grant, method: str, intent: Intent, upload: Upload | None, *, deletes: bool) -> None:
+    """The decision for every route and method. Raises `Forbidden`, `NotFound`, `TooLarge`.
+
+    `method` is the effective one. A creation has its key by now; `upload` is what the intent addresses, by its id or as
+    the open one of its key, whoever's it is. `deletes`: DELETE of a key removes the object, too.
+    """
+    if isinstance(intent, Discover):  # the answer tells what this server can, and a preflight tells that to anybody
+        return
+    if grant.methods is not None and method not in grant.methods:
+        raise Forbidden(f"This credential does not allow {method}. Use another one.")
+    own = upload if upload and grant.owns(upload) else None
+    _require_place(grant, intent, own)
+    if isinstance(intent, Cancel) and intent.key is not None and deletes and not grant.overwrite:
+        raise Forbidden("This credential does not allow removing an object. DELETE /uploads/ID cancels an upload.")
+    if isinstance(intent, Create | Append):
+        _require_terms(grant, intent, own)
+
+
+def decide_again(upload: Upload, now: Grant | None) -> None:
+    """The decision at completion, on what can have changed since a request began: `now` is what the credential of this
+    upload allows now, None if it was revoked. Raises `Forbidden`, `TooLarge`, and the upload stays open.
+    """
+    if now is None or not now.reaches(upload.key):
+        raise Forbidden(
+            "The credential of this upload has been revoked. What has arrived is kept: end the upload with another one."
+        )
+    limit = smallest(upload.max_bytes, now.max_bytes)
+    if limit is not None and upload.received > limit:
+        raise too_large(limit)
+
+
+def smallest(*limits: int | None) -> int | None:
+    """Of limits that hold together; None if there is none."""
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def unknown_upload(upload_id: str) -> NotFound:
+    """The same for an upload that never was, one that is forgotten, and one of somebody else's."""
+    return NotFound(f"There is no upload {upload_id[:80]}, or it ended more than a day ago.")
+
+
+def _require_place(grant: Grant, intent: Intent, own: Upload | None) -> None:
+    match intent:
+        case Append(upload_id=str(name)) | Inspect(upload_id=str(name)) | Look(upload_id=str(name)):
+            _require_known(own, name)
+        case Cancel(upload_id=str(name)):
+            _require_known(own, name)
+        case Create(key=str(key)) | Append(key=str(key)) | Inspect(key=str(key)) | Look(key=str(key)):
+            grant.require_reach(key)
+        case Fetch(key=key) | Cancel(key=str(key)):
+            grant.require_reach(key)
+        case Look():  # all that it owns
+            pass
+        case _:
+            raise Forbidden("There is no rule for such a request, so it is not allowed.")
+
+
+def _require_known(own: Upload | None, upload_id: str) -> None:
+    if own is None:
+        raise unknown_upload(upload_id)
+
+
+def _require_terms(grant: Grant, intent: Create | Append, own: Upload | None) -> None:
+    """What is said of the body, or of the whole, before a byte of it comes."""
+    create = intent if isinstance(intent, Create) else intent.create
+    if create and not _allows_type(grant, create.description.content_type):
+        raise Forbidden(f"This credential allows these content types only: {', '.join(grant.content_types or ())}.")
+    start = intent.offset if isinstance(intent, Append) else 0
+    limit = smallest(grant.max_bytes, own.max_bytes if own else None)
+    if limit is not None and _end(intent.body, start) > limit:
+        raise too_large(limit)
+
+
+def _allows_type(grant: Grant, content_type: str | None) -> bool:
+    if grant.content_types is None:
+        return True
+    found = _MEDIA_TYPE.fullmatch((content_type or UNTYPED).strip().lower())
+    return found is not None and any(one.lower() in {found[1], f"{found[2]}/*"} for one in grant.content_types)
+
+
+def _end(body: BodyTerms, start: int) -> int:
+    """How far the upload will reach, by what is declared."""
+    return max(body.length or 0, body.limit or 0, start + (body.content_length or 0))
