@@ -9,6 +9,7 @@ The map
 =================  ==============================================================================================
 `layout`           byte position ↔ part; part sizes (pure)
 `keys`             good object keys, and names for uploads without one (pure)
+`routes`           the paths of both listeners, and the methods that mean something there (pure)
 `forwarded`        whom the client thinks it is talking to, behind a proxy (pure)
 `object_options`   what goes with an object, by its key: encryption, storage class, tags, ... (pure)
 `digests`          digests that come with a body, and their running counterparts (pure)
@@ -51,8 +52,8 @@ The map
 Imports point one way: `cli → service · logs → server · local · client · options · signals → admin · reports →
 exchange · listeners · answers · auth · body → uploads → door → registry → writer · recovery · drain → completion →
 uploader · read_back → accumulator → spool · checkpoint → grants → terms → protocols → upload → stores → config →
-layout · keys · forwarded · object_options · digests · hashes → errors`. Pure rooms import the standard library only.
-`tests/test_rooms.py` holds the map to this.
+layout · keys · routes · forwarded · object_options · digests · hashes → errors`. Pure rooms import the standard library
+only. `tests/test_rooms.py` holds the map to this.
 
 A byte's way: `body.RequestBody.read` → `writer.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`
 (received) → `drain.Drain` → `stores.ObjectStore.put_part` → `checkpoint.Checkpoint.add_receipt`, and the part file

@@ -10,6 +10,7 @@ from aiohttp import web
 from streamup import answers
 from streamup.config import Config, is_loopback
 from streamup.errors import CheckpointError, StreamupError
+from streamup.routes import ADMIN, HEALTH, HOLDINGS, READINESS
 from streamup.stores import ObjectStore
 from streamup.uploads import Uploads
 
@@ -26,10 +27,10 @@ class Admin:
         self._store = store
 
     def application(self) -> web.Application:
+        handlers = {HEALTH: self._healthz, READINESS: self._readyz, HOLDINGS: self._holdings}
         app = web.Application()
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/holdings", self._holdings)
+        for route in ADMIN:
+            app.router.add_get(route.path, handlers[route])
         return app
 
     async def _healthz(self, _: web.Request) -> web.Response:

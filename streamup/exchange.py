@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from aiohttp import web
 from multidict import CIMultiDict
 
-from streamup import forwarded
+from streamup import forwarded, routes
 from streamup.body import RequestBody
 from streamup.errors import BadRequest, NotFound
 from streamup.keys import validate_key
@@ -96,23 +96,20 @@ def cut(request: web.Request) -> None:
 
 def _route(raw_path: str, prefix: str) -> tuple[str | None, str | None]:
     """The key or the upload id in the request target; neither for `/uploads`."""
-    match _target(raw_path):
-        case ["objects", rest]:
+    match routes.find(_target(raw_path)):
+        case (routes.OBJECT, rest):
             return validate_key(_decoded(rest), prefix), None
-        case ["uploads"] | ["uploads", ""]:
+        case (routes.UPLOADS, _):
             return None, None
-        case ["uploads", rest] if "/" not in rest:
+        case (routes.UPLOAD, rest):
             return None, _decoded(rest)
     raise NotFound("Objects are at /objects/KEY, uploads at /uploads and /uploads/ID.")
 
 
-def _target(raw_path: str) -> list[str]:
-    """The request target's path as first segment and rest, undecoded (RFC 9112, 3.2: origin-form or absolute-form)."""
+def _target(raw_path: str) -> str:
+    """The request target's path, undecoded (RFC 9112, 3.2: origin-form or absolute-form)."""
     path = raw_path.partition("?")[0].partition("#")[0]
-    if not path.startswith("/"):
-        path = "/" + path.partition("://")[2].partition("/")[2]
-    first, slash, rest = path[1:].partition("/")
-    return [first, rest] if slash else [first]
+    return path if path.startswith("/") else "/" + path.partition("://")[2].partition("/")[2]
 
 
 def _query(text: str) -> Mapping[str, str]:

@@ -56,9 +56,10 @@ from streamup.protocols import (
 )
 from streamup.protocols.documents import upload_document
 from streamup.protocols.ietf import Ietf
-from streamup.protocols.plain import OBJECT_METHODS, UPLOAD_METHODS, UPLOADS_METHODS, Plain
+from streamup.protocols.plain import Plain
 from streamup.protocols.tus import Tus
 from streamup.reports import reporting
+from streamup.routes import OBJECT, UPLOAD, UPLOADS
 from streamup.stores import SSE_C, Checksum, ObjectStore, StoredObject
 from streamup.upload import LIVE, State, Upload
 from streamup.uploads import Uploads
@@ -325,7 +326,7 @@ class Server:
 
     async def _fetch(self, key: str) -> web.Response:
         if not self._config.downloads:
-            raise NotAllowed("Downloads are off on this server (--downloads).", OBJECT_METHODS.replace(" GET,", ""))
+            raise NotAllowed("Downloads are off on this server (--downloads).", OBJECT.allowed.replace(" GET,", ""))
         stored = await self._store.head(key)
         if stored is None:
             raise NotFound("There is no object under this key.")
@@ -357,7 +358,7 @@ class Server:
             raise
 
     def _discover(self, head: RequestHead) -> web.Response:
-        allowed = OBJECT_METHODS if head.key else UPLOAD_METHODS if head.upload_id else UPLOADS_METHODS
+        allowed = (OBJECT if head.key else UPLOAD if head.upload_id else UPLOADS).allowed
         headers = {"Allow": allowed}
         for protocol in self._protocols:
             headers |= protocol.discover()

@@ -26,11 +26,8 @@ from streamup.protocols import (
     fields,
 )
 from streamup.protocols.documents import object_document
+from streamup.routes import OBJECT, UPLOAD, UPLOADS
 from streamup.upload import State, Upload
-
-OBJECT_METHODS = "PUT, POST, HEAD, GET, DELETE, OPTIONS"
-UPLOADS_METHODS = "POST, GET, OPTIONS"
-UPLOAD_METHODS = "HEAD, GET, PATCH, POST, DELETE, OPTIONS"
 
 _RANGE = re.compile(r"bytes (?:(\*)|(\d{1,15})-(?:(\d{1,15})|\*))/(?:(\d{1,15})|\*)", re.ASCII)
 
@@ -61,7 +58,7 @@ class Plain:
             case "OPTIONS":
                 return Discover()
             case method:
-                raise NotAllowed(f"{method} means nothing on an object. Use {OBJECT_METHODS}.", OBJECT_METHODS)
+                raise NotAllowed(f"{method} means nothing on an object. Use {OBJECT.allowed}.", OBJECT.allowed)
 
     def respond(
         self, _head: RequestHead, intent: Create | Append | Inspect | Cancel, upload: Upload | None
@@ -105,7 +102,7 @@ class Plain:
 
 def _look(head: RequestHead) -> Intent:
     """A request to `/uploads/{id}`, or to `/uploads` itself: what resumable protocols leave."""
-    allowed = UPLOADS_METHODS if head.upload_id is None else UPLOAD_METHODS
+    allowed = (UPLOADS if head.upload_id is None else UPLOAD).allowed
     match head.method:
         case "GET":
             return Look(upload_id=head.upload_id)

@@ -1,0 +1,56 @@
+"""The routes of both listeners, and the methods that mean something on them: the one table. Pure.
+
+Whoever dispatches, refuses, documents or tests reads it here; `tests/test_authority.py` asks every method of every
+route who may do it, so that a route without a rule fails the suite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`path` as OpenAPI writes it, with one name at its end or none: `{key}` takes all that follows, slashes too, any
+    other name one segment.
+    """
+
+    path: str
+    methods: tuple[str, ...]
+
+    @property
+    def allowed(self) -> str:
+        """As the field `Allow` says it (RFC 9110, 10.2.1)."""
+        return ", ".join(self.methods)
+
+    def match(self, path: str) -> str | None:
+        """What stands in the name's place, undecoded ("" where it has none); None if this path is another's."""
+        fixed, _, name = self.path.partition("{")
+        if not name:
+            return "" if path in {fixed, fixed + "/"} else None
+        rest = path.removeprefix(fixed)
+        if rest == path or (name != "key}" and (not rest or "/" in rest)):
+            return None
+        return rest
+
+
+OBJECT = Route("/objects/{key}", ("PUT", "POST", "HEAD", "GET", "DELETE", "OPTIONS"))
+UPLOADS = Route("/uploads", ("POST", "GET", "OPTIONS"))
+UPLOAD = Route("/uploads/{id}", ("HEAD", "GET", "PATCH", "POST", "DELETE", "OPTIONS"))
+
+PUBLIC = (OBJECT, UPLOADS, UPLOAD)
+"""Where a path fits several, the first counts."""
+
+HEALTH = Route("/healthz", ("GET", "HEAD"))
+READINESS = Route("/readyz", ("GET", "HEAD"))
+HOLDINGS = Route("/holdings", ("GET", "HEAD"))
+
+ADMIN = (HEALTH, READINESS, HOLDINGS)
+
+
+def find(path: str) -> tuple[Route, str] | None:
+    """The public route of an undecoded path, and what stands in its name's place."""
+    for route in PUBLIC:
+        if (value := route.match(path)) is not None:
+            return route, value
+    return None
