@@ -40,6 +40,8 @@ from streamup.uploader import Slots, Uploader
 DATA = bytes(range(28))
 PARTS = [DATA[:10], DATA[10:20], DATA[20:]]
 
+SLOW = pytest.mark.campaign
+
 
 async def turns(count=20):
     """Let everything run that can run without time passing."""
@@ -1006,7 +1008,7 @@ async def test_sha256_is_computed_in_a_thread(world):
 # -- cut short anywhere -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("data", [b"", b"abc", DATA], ids=len)
+@pytest.mark.parametrize("data", [pytest.param(b"", marks=SLOW), pytest.param(b"abc", marks=SLOW), DATA], ids=len)
 async def test_a_drain_cancelled_at_any_await_is_completed_by_a_fresh_one(tmp_path, data, clock):
     # Turns of the loop; those spent waiting for a thread are many and alike, so later ones are sampled.
     for step in [*range(150), *range(150, 8000, 25)]:
