@@ -267,9 +267,12 @@ class Config:
         _unless("off", parse_address),
         "127.0.0.1:9464",
         "HOST:PORT|off",
-        "Serve /healthz and /readyz here.",
+        "Serve /metrics, /healthz and /readyz here, to anybody who reaches it: probes send no credential.",
     )
     data: Path = _option("data", Path, "streamup-data", "DIR", "State, spool and, with --local, objects.")
+    any_file_system: bool = _flag(
+        "any-file-system", "Take --data on what looks like a network file system, where bytes can be lost."
+    )
     part_bytes: int = _option("part-size", parse_size, "8MiB", "SIZE", "Send parts of this size to the store.")
     layout: Literal["growing", "equal"] = _choice(
         "layout", ("growing", "equal"), "growing", "Parts of streams of unknown length: grow, or stay equal."
@@ -531,13 +534,12 @@ def check(config: Config) -> None:
 
 def _listener_objections(config: Config) -> Iterator[str]:
     authenticated = bool(config.api_key_sha256)
-    for name, address in (("--listen", config.listen), ("--admin-listen", config.admin_listen)):
-        if address and not is_loopback(address[0]) and not authenticated and not config.insecure_no_auth:
-            yield (
-                f"{name} {address[0] or '(every interface)'}:{address[1]} is reachable from other machines, and "
-                "anybody could write objects. Set --api-key (or STREAMUP_API_KEY_FILE), listen on 127.0.0.1, or insist "
-                "with --insecure-no-auth."
-            )
+    host, port = config.listen
+    if not is_loopback(host) and not authenticated and not config.insecure_no_auth:
+        yield (
+            f"--listen {host or '(every interface)'}:{port} is reachable from other machines, and anybody could write "
+            "objects. Set --api-key (or STREAMUP_API_KEY_FILE), listen on 127.0.0.1, or insist with --insecure-no-auth."
+        )
     if authenticated and config.insecure_no_auth:
         yield "--insecure-no-auth contradicts --api-key. Leave one of them out."
     if config.listen[1] and config.listen == config.admin_listen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import resource
 import secrets
@@ -18,6 +19,7 @@ from streamup.checkpoint import Checkpoint
 from streamup.config import Config
 from streamup.errors import ConfigError, StoreError, StoreUnavailable
 from streamup.local import LocalStore
+from streamup.mounts import file_system, is_remote
 from streamup.recovery import boot_id
 from streamup.server import Server
 from streamup.signals import stop_signal
@@ -32,6 +34,9 @@ PROBE_SECONDS = 15.0
 
 PROBE_AGAIN_SECONDS = 3.0
 
+MOUNTINFO = Path("/proc/self/mountinfo")
+"""Where Linux tells what is mounted. Elsewhere there is no such file, and nothing is known."""
+
 log = logging.getLogger("streamup")
 
 
@@ -40,6 +45,7 @@ async def serve(config: Config) -> None:
 
     What starts later is stopped earlier: the listener first, the embedded store last.
     """
+    os.umask(0o077)  # whatever is written from now on, the database and the store's files too, is for this user alone
     _raise_descriptors()
     stop = asyncio.create_task(stop_signal().wait(), name="stop signal")
     async with AsyncExitStack() as stack:
@@ -67,7 +73,7 @@ async def _start(config: Config, stack: AsyncExitStack) -> str:
 
     The checkpoint comes first: its lock refuses a second process on the same state directory.
     """
-    directory = _state_directory(config.data)
+    directory = _state_directory(config.data, any_file_system=config.any_file_system)
     checkpoint = Checkpoint(config.data / "checkpoint.sqlite", stack.enter_context(ThreadPoolExecutor(1, "checkpoint")))
     await checkpoint.open()
     stack.push_async_callback(checkpoint.close)
@@ -87,17 +93,35 @@ async def _start(config: Config, stack: AsyncExitStack) -> str:
     return _url(config, server.addresses[0][1])
 
 
-def _state_directory(data: Path) -> Path:
+def _state_directory(data: Path, *, any_file_system: bool = False) -> Path:
     """The spool's directory below `data`. Nobody else may look in."""
+    spool = data / "spool"
+    if not any_file_system:
+        _require_local_disk(data, spool)
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        spool = data / "spool"
         spool.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"--data {data} cannot be used: {error}. Choose a directory that this user can write."
         ) from error
     return spool
+
+
+def _require_local_disk(*directories: Path) -> None:
+    """Raises `ConfigError`. A name can deceive (gVisor calls every disk 9p, some FUSE file systems are local), so there
+    is a way to insist.
+    """
+    with suppress(OSError):
+        mountinfo = MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape")
+        for directory in directories:
+            kind = file_system(directory.resolve(), mountinfo)
+            if kind and is_remote(kind):
+                raise ConfigError(
+                    f"{directory} is on {kind}, a file system across the network or in another process: it may lose "
+                    "bytes that were acknowledged, and let a second server in. Choose a directory on a local disk "
+                    "(--data), or insist with --any-file-system."
+                )
 
 
 async def _open_store(config: Config, stack: AsyncExitStack) -> S3Store:

@@ -363,6 +363,19 @@ def test_the_data_directory_is_ours_alone(tmp_path):
         service._state_directory(tmp_path / "file")
 
 
+def test_a_state_directory_across_the_network_is_refused_unless_somebody_insists(tmp_path, monkeypatch):
+    mounted = f"1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:9 / {tmp_path}/share/spool rw - nfs4 there:/x rw\n"
+    monkeypatch.setattr(service, "MOUNTINFO", tmp_path / "mountinfo")
+    service.MOUNTINFO.write_text(mounted)
+    with pytest.raises(ConfigError, match=r"share/spool is on nfs4, .* insist with --any-file-system"):
+        service._state_directory(tmp_path / "share")
+    assert not (tmp_path / "share").exists()
+    assert service._state_directory(tmp_path / "disk").is_dir()
+    assert service._state_directory(tmp_path / "share", any_file_system=True).is_dir()
+    monkeypatch.setattr(service, "MOUNTINFO", tmp_path / "none")  # as on macOS
+    assert service._state_directory(tmp_path / "share").is_dir()
+
+
 # --- logging
 
 
