@@ -40,7 +40,9 @@ The map
 `server`           the aiohttp application
 `admin`            ... and that of the admin listener: for probes, and the operator's commands
 `answers`          outcomes and errors as responses: one table error → status
-`auth`, `config`   who may do what; what the operator decides
+`auth`, `config`   who asks, and whether they are heard; what the operator decides
+`credentials`      whom the server knows: API keys and the keys of tokens, exchanged as a whole
+`tokens`           JSON Web Tokens: from one to a grant, and how one is made
 `local`            the embedded store of `serve --local`
 `client/`          what the command line does against a server or a store: look, download, compare
 `service`          wires the above from start to stop; nothing else does
@@ -50,11 +52,11 @@ The map
 `failpoints`       named places where a test may kill the process
 =================  ==============================================================================================
 
-Imports point one way: `cli → service · logs → server · local · client · options · signals → admin · reports →
-exchange · listeners · answers · auth · body → uploads → door → registry → writer · recovery · drain → completion →
-uploader · read_back → accumulator → spool · checkpoint → grants → terms → protocols → upload → stores → config →
-layout · keys · routes · forwarded · mounts · object_options · digests · hashes → errors`. Pure rooms import the
-standard library only. `tests/test_rooms.py` holds the map to this.
+Imports point one way: `cli → service · logs → server · local · client · options · signals → admin · reports → exchange
+· listeners · answers · auth · body → uploads → door → registry → writer · recovery · drain → completion → uploader ·
+read_back → accumulator → spool · checkpoint → credentials → tokens → grants → terms → protocols → upload → stores →
+config → layout · keys · routes · forwarded · mounts · object_options · digests · hashes → errors`. Pure rooms import
+the standard library only. `tests/test_rooms.py` holds the map to this.
 
 A byte's way: `body.RequestBody.read` → `writer.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`
 (received) → `drain.Drain` → `stores.ObjectStore.put_part` → `checkpoint.Checkpoint.add_receipt`, and the part file

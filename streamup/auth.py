@@ -1,4 +1,5 @@
-"""Who may do what: one function decides, for every route and method, before anything else is done.
+"""Who asks, and whether they are heard: one function, for every route and method, before anything else is done. What
+they may do is decided by `grants`.
 
 Three questions, in this order:
 
@@ -6,34 +7,33 @@ Three questions, in this order:
    same-origin with this server in the browser's eyes; only the name in `Host` gives it away.
 2. Does a foreign web page ask? A browser sends simple requests anywhere, without preflight, so a foreign `Origin` is
    refused on any method. What is not a browser sends neither `Origin` nor `Sec-Fetch-Site`.
-3. Who asks? A static API key, as Bearer token or as Basic password (ffmpeg and OBS: `http://any:KEY@host/`).
+3. Who asks? `credentials` knows.
 
 No I/O, and nothing of a credential in any message.
 """
 
 from __future__ import annotations
 
-import hmac
 import re
-from base64 import b64decode
 from collections.abc import Mapping
-from dataclasses import dataclass
-from hashlib import sha256
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Protocol, Self
 
 from streamup.config import Config, is_loopback
-from streamup.errors import Forbidden, Unauthorized
+from streamup.credentials import Credentials, presented
+from streamup.errors import Forbidden
+from streamup.grants import Grant
 
-ANONYMOUS = "anonymous"
-"""The subject of everybody where no API key is set, and of preflights."""
+ANONYMOUS = Grant(subject="anonymous")
+"""Everybody where no credential is asked for, and preflights."""
 
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - recognised, not bound
 
 
 class RequestHead(Protocol):
-    """What is looked at. The names of `headers` are found in any case."""
+    """What is looked at. The names of `headers` are found in any case; `arrived` is a unix time."""
 
     @property
     def method(self) -> str: ...
@@ -41,46 +41,57 @@ class RequestHead(Protocol):
     @property
     def headers(self) -> Mapping[str, str]: ...
 
+    @property
+    def url_token(self) -> str: ...
 
-@dataclass(frozen=True, slots=True)
+    @property
+    def arrived(self) -> float: ...
+
+
+@dataclass(slots=True)
 class Authorizer:
-    """The decision, with what it depends on."""
+    """Whom the server is for."""
 
-    key_hashes: tuple[bytes, ...] = ()
+    credentials: Credentials = field(default_factory=Credentials)
+    """Exchanged as a whole while the server runs."""
     origins: frozenset[str] = frozenset()
     host_names: frozenset[str] = frozenset()
     """Names this server answers to, beside those of loopback."""
-    any_address: bool = False
-    """Answer to any IP address: a page that was served from an address cannot have rebound a name."""
-    any_name: bool = False
+    any_host: bool = False
+    """There is no allow-list. Then any IP address will do: a page that was served from one cannot have rebound a name;
+    and where a credential is asked for, any name: a page that has rebound one has no credential.
+    """
 
     @classmethod
     def of(cls, config: Config) -> Self:
-        """Without an allow-list, any name will do where a key is asked for: a page that rebinds a name has no key."""
+        """Raises `ConfigError`."""
         listen = config.listen[0]
         return cls(
-            key_hashes=config.api_key_sha256,
+            credentials=Credentials.of(config),
             origins=frozenset(config.cors_origins),
             host_names=frozenset(config.allowed_hosts).union([] if listen in _WILDCARDS else [listen.lower()]),
-            any_address=not config.allowed_hosts,
-            any_name=not config.allowed_hosts and bool(config.api_key_sha256),
+            any_host=not config.allowed_hosts,
         )
 
-    def authorize(self, head: RequestHead) -> str:
-        """The subject on whose behalf the request acts. Raises `Forbidden` or `Unauthorized`."""
+    def authorize(self, head: RequestHead) -> Grant:
+        """What the request's credential allows, and on whose behalf. Raises `Forbidden` or `Unauthorized`."""
         self._check_host(head)
         self._check_origin(head)
-        if not self.key_hashes or _is_preflight(head):
+        if not self.credentials or _is_preflight(head):
             return ANONYMOUS
-        return self._subject(head.headers.get("Authorization", ""))
+        return self.credentials.grant(presented(head.headers.get("Authorization", ""), head.url_token), head.arrived)
+
+    def grant_now(self, credential: str) -> Grant | None:
+        """What a credential allows now, beside what it allowed when it was presented; None if it has been revoked."""
+        return Grant(subject=credential, credential=credential) if self.credentials.knows(credential) else None
 
     def _check_host(self, head: RequestHead) -> None:
         host = head.headers.get("Host")
         # HTTP/1.0 may leave it out. Browsers never do, and they are what this is about.
-        if host is None or self.any_name:
+        if host is None or (self.any_host and self.credentials):
             return
         name = _without_port(host.lower()).rstrip(".")
-        if not (is_loopback(name) or name in self.host_names or (self.any_address and _is_address(name))):
+        if not (is_loopback(name) or name in self.host_names or (self.any_host and _is_address(name))):
             raise Forbidden("This server does not go by that name. Its operator can add it: --allowed-host NAME.")
 
     def _check_origin(self, head: RequestHead) -> None:
@@ -92,16 +103,6 @@ class Authorizer:
             raise Forbidden(
                 "Pages of other origins may not use this server. Its operator can allow one: --cors-origin."
             )
-
-    def _subject(self, authorization: str) -> str:
-        credential = _credential(authorization)
-        if credential is None:
-            raise Unauthorized("Send the API key as `Authorization: Bearer KEY`, or as the password of a Basic one.")
-        digest = sha256(credential).digest()
-        # Every key is compared, and each in constant time: how long it takes tells nothing.
-        if not any([hmac.compare_digest(digest, known) for known in self.key_hashes]):  # noqa: C419 - as said above
-            raise Unauthorized("This server does not know that API key.")
-        return f"key-{digest.hex()[:8]}"
 
 
 def _is_preflight(head: RequestHead) -> bool:
@@ -128,17 +129,3 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _credential(authorization: str) -> bytes | None:
-    """The secret in an `Authorization` header: a Bearer token, or the password of Basic."""
-    scheme, _, rest = authorization.strip().partition(" ")
-    if scheme.lower() == "bearer":
-        return rest.strip().encode(errors="surrogateescape") or None
-    if scheme.lower() != "basic":
-        return None
-    try:
-        _, colon, password = b64decode(rest.strip(), validate=True).partition(b":")
-    except ValueError:
-        return None
-    return password if colon and password else None

@@ -36,6 +36,9 @@ SPOOL_SHARE = 8
 MIN_API_KEY_LENGTH = 16
 """Too long to be guessed over a network, so that a plain SHA-256 of it is safe to keep."""
 
+MIN_JWT_SECRET_BYTES = 32
+"""As long as the hash (RFC 7518, 3.2): who has one token can try secrets without asking us."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
@@ -117,6 +120,16 @@ def parse_api_key(text: str) -> bytes:
             "`openssl rand -hex 32` makes a good one."
         )
     return sha256(text.encode()).digest()
+
+
+def parse_jwt_secret(text: str) -> bytes:
+    """A secret for HS256. Never quotes what is given."""
+    if len(text) < MIN_JWT_SECRET_BYTES or re.fullmatch(r"[!-~]+", text) is None:
+        raise ConfigError(
+            f"A secret for tokens has at least {MIN_JWT_SECRET_BYTES} visible ASCII characters and no space; "
+            "`openssl rand -hex 32` makes a good one."
+        )
+    return text.encode()
 
 
 def parse_token(text: str) -> str:
@@ -368,10 +381,33 @@ class Config:
         "a file with one key a line. Repeatable.",
         secret=True,
     )
+    jwt_secret: bytes | None = _option(
+        "jwt-secret",
+        parse_jwt_secret,
+        None,
+        "SECRET",
+        "Take tokens (JWT) that are signed with this secret (HS256). A command line is visible to other users: better "
+        "STREAMUP_JWT_SECRET_FILE.",
+        secret=True,
+    )
+    jwt_keys: Path | None = _option(
+        "jwt-keys",
+        Path,
+        None,
+        "FILE",
+        "Take tokens signed for these public keys, Ed25519 or RSA, in PEM or a JWKS.",
+    )
+    jwt_audience: str | None = _option("jwt-audience", str, None, "AUD", "Tokens must be for this audience (`aud`).")
+    jwt_issuer: str | None = _option("jwt-issuer", str, None, "ISS", "Tokens must be from this issuer (`iss`).")
     insecure_no_auth: bool = _flag("insecure-no-auth", "Serve beyond this machine without any credential.")
     tls_cert: Path | None = _option("tls-cert", Path, None, "FILE", "Serve HTTPS with this certificate chain (PEM).")
     tls_key: Path | None = _option("tls-key", Path, None, "FILE", "The certificate's private key (PEM).")
     log_format: Literal["text", "json"] = _choice("log-format", ("text", "json"), "text", "How to log, on stderr.")
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether a credential is asked for."""
+        return bool(self.api_key_sha256 or self.jwt_secret or self.jwt_keys)
 
     @property
     def place(self) -> str:
@@ -533,15 +569,17 @@ def check(config: Config) -> None:
 
 
 def _listener_objections(config: Config) -> Iterator[str]:
-    authenticated = bool(config.api_key_sha256)
     host, port = config.listen
-    if not is_loopback(host) and not authenticated and not config.insecure_no_auth:
+    if not is_loopback(host) and not config.authenticated and not config.insecure_no_auth:
         yield (
             f"--listen {host or '(every interface)'}:{port} is reachable from other machines, and anybody could write "
-            "objects. Set --api-key (or STREAMUP_API_KEY_FILE), listen on 127.0.0.1, or insist with --insecure-no-auth."
+            "objects. Set --api-key (or STREAMUP_API_KEY_FILE), --jwt-secret or --jwt-keys, listen on 127.0.0.1, or "
+            "insist with --insecure-no-auth."
         )
-    if authenticated and config.insecure_no_auth:
-        yield "--insecure-no-auth contradicts --api-key. Leave one of them out."
+    if config.authenticated and config.insecure_no_auth:
+        yield "--insecure-no-auth contradicts --api-key, --jwt-secret and --jwt-keys. Leave it out, or them."
+    if (config.jwt_audience or config.jwt_issuer) and not (config.jwt_secret or config.jwt_keys):
+        yield "--jwt-audience and --jwt-issuer are about tokens, and none is taken without --jwt-secret or --jwt-keys."
     if config.listen[1] and config.listen == config.admin_listen:
         yield f"--listen and --admin-listen are both {config.listen[0]}:{config.listen[1]}. Give one another port."
     if (config.tls_cert is None) != (config.tls_key is None):

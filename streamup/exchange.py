@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -75,17 +76,28 @@ def headers_of(request: web.Request, front: forwarded.Front) -> Mapping[str, str
 def head_of(request: web.Request, headers: Mapping[str, str], prefix: str) -> RequestHead:
     """The request as protocols see it. Raises `NotFound`, `BadRequest`."""
     key, upload_id = _route(request.raw_path, prefix)
+    query = _query(request.rel_url.raw_query_string)
+    url_token = query.pop("token", "")
     return RequestHead(
         method=request.method if upload_id is None else fields.effective_method(request.method, headers),
         key=key,
         upload_id=upload_id,
         headers=headers,
-        query=_query(request.rel_url.raw_query_string),
+        query=query,
         content_length=request.content_length,
         chunked="chunked" in headers.get("Transfer-Encoding", "").lower(),
         arrived=time.time(),
         version=(request.version.major, request.version.minor),
+        url_token=url_token,
     )
+
+
+def authority_of(request: web.Request, headers: Mapping[str, str]) -> RequestHead:
+    """Of a request that is not understood, what says who asks."""
+    url_token = ""
+    with suppress(BadRequest):
+        url_token = _query(request.rel_url.raw_query_string).get("token", "")
+    return RequestHead(method=request.method, headers=headers, url_token=url_token, arrived=time.time())
 
 
 def cut(request: web.Request) -> None:
@@ -112,7 +124,7 @@ def _target(raw_path: str) -> str:
     return path if path.startswith("/") else "/" + path.partition("://")[2].partition("/")[2]
 
 
-def _query(text: str) -> Mapping[str, str]:
+def _query(text: str) -> dict[str, str]:
     """The parameters, each as it came first. Strictly UTF-8: one of them is a key."""
     try:
         return dict(reversed(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=100)))

@@ -37,7 +37,7 @@ from streamup.errors import (
     UploadBusy,
     UploadError,
 )
-from streamup.exchange import Exchange, cut, front_of, head_of, headers_of
+from streamup.exchange import Exchange, authority_of, cut, front_of, head_of, headers_of
 from streamup.listeners import Listeners, require_c_parser, tls_context
 from streamup.protocols import (
     Append,
@@ -131,7 +131,7 @@ class Server:
         intent: Intent | None = None
         try:
             exchange = self._meet(request, body)
-            subject = self._authorizer.authorize(exchange.head)
+            subject = self._authorizer.authorize(exchange.head).subject
             _check_expectation(request)
             intent = exchange.protocol.understand(exchange.head)
             response = await self._answer(exchange, intent, subject)
@@ -163,7 +163,7 @@ class Server:
             head = head_of(request, headers, self._config.prefix)
         except UploadError:
             # Who may not ask is not told what is wrong with the question.
-            self._authorizer.authorize(RequestHead(method=request.method, headers=headers))
+            self._authorizer.authorize(authority_of(request, headers))
             raise
         return Exchange(request, head, body, next(p for p in self._protocols if p.speaks(head)), front)
 

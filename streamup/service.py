@@ -186,7 +186,7 @@ def _url(config: Config, port: int) -> str:
 
 def _welcome(config: Config, url: str) -> str:
     """What to try, and where things are."""
-    key = ' -H "Authorization: Bearer $KEY"' if config.api_key_sha256 else ""
+    key = ' -H "Authorization: Bearer $KEY"' if config.authenticated else ""
     return "\n".join(
         [
             f"streamup listens on {url} and stores objects in {'a store of its own' if config.local else config.place}",

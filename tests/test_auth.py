@@ -10,6 +10,7 @@ from multidict import CIMultiDict
 from streamup.auth import ANONYMOUS, Authorizer
 from streamup.config import Config
 from streamup.errors import Forbidden, Unauthorized
+from streamup.grants import Grant
 
 KEY = "a-key-of-twenty-chars"
 OTHER = "another-key-of-many-chars"
@@ -21,9 +22,11 @@ SUBJECT = "key-" + sha256(KEY.encode()).hexdigest()[:8]
 class Head:
     method: str = "PUT"
     headers: CIMultiDict[str] = field(default_factory=CIMultiDict)
+    url_token: str = ""
+    arrived: float = 0.0
 
 
-def decide(changes=None, method="PUT", **headers) -> str:
+def decide(changes=None, method="PUT", **headers) -> Grant:
     config = replace(Config(), **(changes or {}))
     named = CIMultiDict({"host": "127.0.0.1:8080"} | {name.replace("_", "-"): text for name, text in headers.items()})
     return Authorizer.of(config).authorize(Head(method, named))
@@ -52,7 +55,7 @@ def test_without_keys_everybody_is_anonymous():
     ],
 )
 def test_a_key_is_a_bearer_token_or_a_basic_password(authorization):
-    assert decide({"api_key_sha256": HASHES}, authorization=authorization) == SUBJECT
+    assert decide({"api_key_sha256": HASHES}, authorization=authorization).subject == SUBJECT
 
 
 @pytest.mark.parametrize(

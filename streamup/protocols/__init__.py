@@ -23,18 +23,19 @@ class RequestHead:
     """A request without its body. `headers` ignore case. `content_length` None and not `chunked`: there is no body.
 
     `key` stands for the route `/objects/{key}`, `upload_id` for `/uploads/{id}`, neither for `/uploads`. `arrived` is
-    when, in unix seconds. `version` is that of HTTP/1.
+    when, in unix seconds. `version` is that of HTTP/1. `url_token` is the credential in the URL; `query` has none.
     """
 
     method: str
     key: str | None = None
     upload_id: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     query: Mapping[str, str] = field(default_factory=dict)
     content_length: int | None = None
     chunked: bool = False
     arrived: float = 0.0
     version: tuple[int, int] = (1, 1)
+    url_token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

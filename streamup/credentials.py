@@ -1,0 +1,110 @@
+"""Whom this server knows, as one value that can be exchanged as a whole: API keys, and the keys that sign tokens.
+
+A credential comes as `Authorization: Bearer`, as the password of `Authorization: Basic` (ffmpeg and OBS:
+`http://any:TOKEN@host/`), or as `?token=`. A URL ends up in logs and in histories, so there it may open one key only.
+No message has anything of a credential.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import b64decode
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Self
+
+from streamup.config import Config
+from streamup.errors import ConfigError, Forbidden, Unauthorized
+from streamup.grants import Grant
+from streamup.tokens import TokenKey, Verifier, public_keys, secret_key
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """A credential as it came with a request."""
+
+    secret: str = field(repr=False)
+    in_url: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """API keys by their SHA-256, and what verifies tokens. False if there are none: then nobody is asked for any."""
+
+    key_hashes: tuple[bytes, ...] = ()
+    verifier: Verifier = field(default_factory=Verifier)
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """Reads the file of `--jwt-keys`. Raises `ConfigError`."""
+        secret = [] if config.jwt_secret is None else [secret_key(config.jwt_secret)]
+        public = read_keys(config.jwt_keys) if config.jwt_keys else ()
+        return cls(config.api_key_sha256, Verifier((*secret, *public), config.jwt_audience, config.jwt_issuer))
+
+    def __bool__(self) -> bool:
+        return bool(self.key_hashes or self.verifier.keys)
+
+    def grant(self, presented: Presented | None, now: float) -> Grant:
+        """What is allowed to who presents this, at this unix time. Raises `Unauthorized`, `Forbidden`."""
+        if presented is None:
+            raise Unauthorized(
+                "Send an API key or a token as `Authorization: Bearer TOKEN`, or as the password of a Basic one."
+            )
+        grant = self._of_key(presented.secret) or self._of_token(presented.secret, now)
+        if presented.in_url and grant.key is None:
+            raise Forbidden("A URL may carry a token for a single key only. Send this one as `Authorization: Bearer`.")
+        return grant
+
+    def knows(self, credential: str) -> bool:
+        """Whether what goes by this name (`Grant.credential`) has not been revoked since."""
+        names = [*map(_key_name, self.key_hashes), *(key.id for key in self.verifier.keys)]
+        return credential.partition("/")[0] in names
+
+    def _of_key(self, secret: str) -> Grant | None:
+        digest = sha256(secret.encode(errors="surrogateescape")).digest()
+        # Every key is compared, and each in constant time: how long it takes tells nothing.
+        if not any([hmac.compare_digest(digest, known) for known in self.key_hashes]):  # noqa: C419 - as said above
+            return None
+        return Grant(subject=_key_name(digest), credential=_key_name(digest))
+
+    def _of_token(self, secret: str, now: float) -> Grant:
+        if not self.verifier.keys or "." not in secret:
+            raise Unauthorized("This server does not know that API key.")
+        return self.verifier.grant(secret, now)
+
+
+def presented(authorization: str, url_token: str) -> Presented | None:
+    """The credential of a request: that of `Authorization`, else that of the URL. Either may be empty."""
+    secret = _authorization(authorization)
+    if secret is not None:
+        return Presented(secret)
+    return Presented(url_token, in_url=True) if url_token else None
+
+
+def read_keys(path: Path) -> tuple[TokenKey, ...]:
+    """The public keys in a file. Raises `ConfigError`."""
+    try:
+        return public_keys(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--jwt-keys {path} cannot be read: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"--jwt-keys {path}: {error}") from error
+
+
+def _key_name(digest: bytes) -> str:
+    return f"key-{digest.hex()[:8]}"
+
+
+def _authorization(text: str) -> str | None:
+    """The secret in an `Authorization` header: a Bearer token, or the password of Basic."""
+    scheme, _, rest = text.strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return rest.strip() or None
+    if scheme.lower() != "basic":
+        return None
+    try:
+        _, _, password = b64decode(rest.strip(), validate=True).partition(b":")
+    except ValueError:
+        return None
+    return password.decode(errors="surrogateescape") or None
