@@ -26,7 +26,7 @@ class RequestBody:
         self.begun = False
         self._request = request
         self._content: StreamReader = request.content
-        self._idle_seconds = idle_seconds
+        self.idle_seconds = idle_seconds
         self._lost = False
 
     @property
@@ -45,10 +45,10 @@ class RequestBody:
         if not self.begun:
             self._begin()
         try:
-            async with asyncio.timeout(self._idle_seconds):
+            async with asyncio.timeout(self.idle_seconds):
                 return await self._content.readany()
         except TimeoutError:
-            self.interrupted = f"no byte came for {self._idle_seconds:g} s"
+            self.interrupted = f"no byte came for {self.idle_seconds:g} s"
         except (ConnectionError, OSError):
             self._lost = True
             return self._drain()

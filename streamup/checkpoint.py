@@ -274,9 +274,10 @@ class Checkpoint:
         where = "key = ? AND ended IS NOT NULL ORDER BY created DESC LIMIT 1"
         return await self._ask(lambda db: next(_records(db, where, key), None))
 
-    async def ended(self, limit: int) -> list[Record]:
-        """The uploads that ended last, newest first."""
-        return await self._ask(lambda db: list(_records(db, "ended IS NOT NULL ORDER BY ended DESC LIMIT ?", limit)))
+    async def ended(self, subject: str, limit: int) -> list[Record]:
+        """The uploads of a subject that ended last, newest first."""
+        where = "ended IS NOT NULL AND subject = ? ORDER BY ended DESC LIMIT ?"
+        return await self._ask(lambda db: list(_records(db, where, subject, limit)))
 
     # -- the thread ---------------------------------------------------------------------------------------------
 

@@ -12,9 +12,10 @@ from pathlib import PurePosixPath
 
 from streamup.config import Config
 from streamup.errors import NotImplementedHere, SpoolFull, StoreUnavailable, UploadExists
+from streamup.grants import Grant, smallest
 from streamup.keys import expand, validate_key
 from streamup.layout import Layout, choose_layout
-from streamup.protocols import BodyTerms, Create, Description
+from streamup.protocols import BodyTerms, Create, Description, Intent
 from streamup.registry import Registry
 from streamup.spool import Spool
 from streamup.stores import NO_KEY, Checksum, ObjectMeta, ObjectStore
@@ -58,7 +59,14 @@ class Door:
 
     # -- what is asked for --------------------------------------------------------------------------------------
 
-    def upload(self, intent: Create, subject: str) -> Upload:
+    def named(self, intent: Intent) -> Intent:
+        """A creation with its id, and with the key that is made of it if it brought none. Raises `BadRequest`."""
+        if not isinstance(intent, Create):
+            return intent
+        upload_id = self._random_token()
+        return replace(intent, upload_id=upload_id, key=self._key(intent, upload_id))
+
+    def upload(self, intent: Create, grant: Grant) -> Upload:
         """The upload that is asked for; nobody knows it yet.
 
         Raises `TooLarge`, `BadRequest` (it makes no key), `NotImplementedHere` (this store could only refuse it later).
@@ -66,15 +74,19 @@ class Door:
         description, body = intent.description, intent.body
         checksum = description.checksum or Checksum(self._config.checksum)
         self._require_kept(description, checksum)
+        self._require_conditions(grant)
         told = {*description.wanted, *(["sha256"] if checksum is Checksum.SHA256 else [])}
         known = known_length(body)
         self._require_allowed(known)
-        upload_id = self._random_token()
+        upload_id = intent.upload_id or self._random_token()
         key = self._key(intent, upload_id)
         return Upload(
             id=upload_id,
             key=key,
-            subject=subject,
+            subject=grant.subject,
+            credential=grant.credential,
+            max_bytes=grant.max_bytes,
+            overwrite=grant.overwrite,
             layout=self._layout(known if body.seals else body.length),
             created=self._clock(),
             metadata=description.metadata,
@@ -82,7 +94,7 @@ class Door:
             meta=ObjectMeta(
                 token=self._random_token(),
                 checksum=checksum,
-                if_none_match=description.if_none_match,
+                if_none_match=description.if_none_match or not grant.overwrite,
                 content_type=description.content_type,
                 content_encoding=description.content_encoding,
                 content_disposition=description.content_disposition,
@@ -92,11 +104,15 @@ class Door:
             ),
         )
 
-    async def rename(self, upload: Upload) -> None:
-        """Policy `new`: the first numbered name that is free, created so that it cannot replace anything."""
+    async def rename(self, upload: Upload, grant: Grant) -> None:
+        """Policy `new`: the first numbered name that is free, created so that it cannot replace anything.
+
+        Raises `Forbidden`: who may use the key need not be allowed that name.
+        """
         path = PurePosixPath(upload.key)
         for number in range(1, MOST_VERSIONS):
             key = str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
+            grant.require_reach(key)
             # In this order: nothing may come between a look at our own uploads and the creation.
             if not await self.exists(key) and not self._registry[key]:
                 upload.key = key
@@ -132,12 +148,13 @@ class Door:
         if not self._spool.budget.has_room(first if known is None else min(first, known)):
             raise SpoolFull("The spool is full: uploads come in faster than the store takes them. Come back later.")
 
-    def readmit(self, body: BodyTerms) -> None:
-        """... and a body that goes on with an upload. Raises `TooLarge`."""
+    def readmit(self, body: BodyTerms, grant: Grant) -> None:
+        """... and a body that goes on with an upload. Raises `TooLarge`, `NotImplementedHere`."""
         self._require_bounded(body)
         self._require_allowed(body.length)
+        self._require_conditions(grant)
 
-    def terms(self, body: BodyTerms, start: int) -> Terms:
+    def terms(self, body: BodyTerms, start: int, upload: Upload) -> Terms:
         return Terms(
             start=start,
             limit=body.limit,
@@ -146,7 +163,7 @@ class Door:
             digests=body.digests,
             guards=body.guards,
             most=self.max_append_bytes if body.content_length is None else body.content_length,
-            ceiling=self._config.max_upload_bytes,
+            ceiling=smallest(self._config.max_upload_bytes, upload.max_bytes),
         )
 
     def _require_kept(self, description: Description, checksum: Checksum) -> None:
@@ -156,6 +173,13 @@ class Door:
             raise NotImplementedHere(
                 f"The store behind this server does not keep {checksum} checksums. "
                 f"It keeps {', '.join(sorted(self._store.checksums))}."
+            )
+
+    def _require_conditions(self, grant: Grant) -> None:
+        if not (grant.overwrite or self._store.conditional_writes):
+            raise NotImplementedHere(
+                "This credential replaces no object, and the store behind this server cannot promise that: it does not "
+                "honour If-None-Match. Use a credential that may overwrite."
             )
 
     def _require_bounded(self, body: BodyTerms) -> None:

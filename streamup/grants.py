@@ -61,6 +61,9 @@ class Grant:
                 except BadRequest as error:
                     raise ValueError(f"{name}: {error.detail}") from None
 
+    def allows(self, method: str) -> bool:
+        return self.methods is None or method in self.methods
+
     def reaches(self, key: str) -> bool:
         """Whether it is for this key."""
         if self.key is not None:
@@ -80,12 +83,12 @@ class Grant:
 def decide(grant: Grant, method: str, intent: Intent, upload: Upload | None, *, deletes: bool) -> None:
     """The decision for every route and method. Raises `Forbidden`, `NotFound`, `TooLarge`.
 
-    `method` is the effective one. A creation has its key by now; `upload` is what the intent addresses, by its id or as
-    the open one of its key, whoever's it is. `deletes`: DELETE of a key removes the object, too.
+    `method` is the effective one. A creation has its key by now; `upload` is the one that the intent names, or the open
+    one of its key that it goes on with, whoever's it is. `deletes`: DELETE of a key removes the object, too.
     """
     if isinstance(intent, Discover):  # the answer tells what this server can, and a preflight tells that to anybody
         return
-    if grant.methods is not None and method not in grant.methods:
+    if not grant.allows(method):
         raise Forbidden(f"This credential does not allow {method}. Use another one.")
     own = upload if upload and grant.owns(upload) else None
     _require_place(grant, intent, own)
@@ -97,15 +100,15 @@ def decide(grant: Grant, method: str, intent: Intent, upload: Upload | None, *, 
 
 def decide_again(upload: Upload, now: Grant | None) -> None:
     """The decision at completion, on what can have changed since a request began: `now` is what the credential of this
-    upload allows now, None if it was revoked. Raises `Forbidden`, `TooLarge`, and the upload stays open.
+    upload allows now, None if it was revoked. It has its word here, too. Raises `Forbidden`, `TooLarge`.
     """
     if now is None or not now.reaches(upload.key):
         raise Forbidden(
             "The credential of this upload has been revoked. What has arrived is kept: end the upload with another one."
         )
-    limit = smallest(upload.max_bytes, now.max_bytes)
-    if limit is not None and upload.received > limit:
-        raise too_large(limit)
+    upload.narrow(max_bytes=now.max_bytes, overwrite=now.overwrite)
+    if upload.max_bytes is not None and upload.received > upload.max_bytes:
+        raise too_large(upload.max_bytes)
 
 
 def smallest(*limits: int | None) -> int | None:
@@ -144,7 +147,7 @@ def _require_terms(grant: Grant, intent: Create | Append, own: Upload | None) ->
     create = intent if isinstance(intent, Create) else intent.create
     if create and not _allows_type(grant, create.description.content_type):
         raise Forbidden(f"This credential allows these content types only: {', '.join(grant.content_types or ())}.")
-    start = intent.offset if isinstance(intent, Append) else 0
+    start = intent.offset if isinstance(intent, Append) else own.received if own else 0
     limit = smallest(grant.max_bytes, own.max_bytes if own else None)
     if limit is not None and _end(intent.body, start) > limit:
         raise too_large(limit)

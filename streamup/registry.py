@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -18,8 +18,18 @@ from streamup.accumulator import Accumulator
 from streamup.checkpoint import Checkpoint, Record, SyncedFile
 from streamup.digests import Digest
 from streamup.drain import Drain
-from streamup.errors import BadRequest, CheckpointError, SpoolError, StoreError, UploadError
+from streamup.errors import (
+    BadRequest,
+    CheckpointError,
+    Forbidden,
+    PreconditionFailed,
+    SpoolError,
+    StoreError,
+    TooLarge,
+    UploadError,
+)
 from streamup.failpoints import failpoint
+from streamup.grants import Grant, decide_again
 from streamup.recovery import part_names, survey
 from streamup.spool import Spool
 from streamup.upload import LIVE, State, Upload
@@ -31,6 +41,9 @@ KEEP_SECONDS = 24 * 3600.0
 
 ANNOUNCE_SECONDS = 1.0
 """While a writer is there, its upload is synced for those who ask at most this often (law 2)."""
+
+LOOK_SECONDS = 0.6
+"""How long the store may take to say whether an object that must not be replaced is there."""
 
 REREAD_SECONDS = 0.25
 
@@ -51,12 +64,14 @@ class Registry:
         *,
         expire_seconds: float,
         clock: Callable[[], float],
+        grant_now: Callable[[str], Grant | None],
     ) -> None:
         self._uploader = uploader
         self._checkpoint = checkpoint
         self._spool = spool
         self._expire_seconds = expire_seconds
         self._clock = clock
+        self._grant_now = grant_now
         self._live: dict[str, Live] = {}
         self._by_key: dict[str, list[Live]] = {}
         self._tasks = set[asyncio.Task[Any]]()
@@ -81,12 +96,9 @@ class Registry:
     def get(self, upload_id: str) -> Live | None:
         return self._live.get(upload_id)
 
-    def open_upload(self, key: str, subject: str | None = None) -> Live | None:
-        """The newest open upload of a key; with `subject`, of theirs."""
-        for live in reversed(self[key]):
-            if live.upload.state is State.OPEN and subject in {None, live.upload.subject}:
-                return live
-        return None
+    def open_upload(self, key: str) -> Live | None:
+        """The newest open upload of a key."""
+        return next((live for live in reversed(self[key]) if live.upload.state is State.OPEN), None)
 
     # -- start and stop -----------------------------------------------------------------------------------------
 
@@ -147,7 +159,15 @@ class Registry:
     def _seal_due(self, live: Live) -> None:
         """All that the client announced was there when the process died: the upload seals itself (law 5)."""
         if live.upload.due:
-            self.spawn(self.seal(live), f"seal {live.upload.id}")
+            self.spawn(self._seal_if_due(live), f"seal {live.upload.id}")
+
+    async def _seal_if_due(self, live: Live) -> None:
+        async with live.entry:
+            try:
+                if live.upload.due:
+                    await self.seal(live)
+            except UploadError as error:
+                log.warning("upload %s of %s stays open: %s", live.upload.id, live.upload.key, error)
 
     def take_up(self, live: Live) -> None:
         """From now on this upload is known, and drains."""
@@ -227,16 +247,40 @@ class Registry:
         live.upload.withdraw()
 
     async def seal(self, live: Live) -> None:
-        """No more bytes come. The last part, which is short, leaves the accumulator only when that is committed."""
+        """No more bytes come. The last part, which is short, leaves the accumulator only when that is committed.
+
+        Raises `LengthConflict`, and what `_decide_again` does; the upload stays open then.
+        """
         try:
+            await self._decide_again(live.upload)
+            live.require_fresh()
             live.upload.seal(self._last_order + 1)
-        except BadRequest:
+        except (BadRequest, Forbidden, PreconditionFailed, TooLarge):
             await self.keep(live)
             raise
         self._last_order += 1
         async with self.committing(live):
             await self._checkpoint.save(live.upload)
         live.accumulator.seal()
+
+    async def _decide_again(self, upload: Upload) -> None:
+        """Whether it may still become an object: a body can take days, and this is the last moment to keep it open.
+        Once sealed it is a promise that no later change takes back.
+
+        A store that does not answer in time decides by its own condition. Raises `Forbidden`, `TooLarge`,
+        `PreconditionFailed`.
+        """
+        if upload.credential is not None:
+            decide_again(upload, self._grant_now(upload.credential))
+        if upload.overwrite:
+            return
+        with suppress(TimeoutError, StoreError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                if await self._uploader.store.head(upload.key) is not None:
+                    raise PreconditionFailed(
+                        f"There is an object under {upload.key} by now, and this upload may replace none. What has "
+                        "arrived is kept: end the upload again when that object has gone."
+                    )
 
     async def fail(self, live: Live, reason: str) -> None:
         """Fail closed (law 10)."""

@@ -1,9 +1,10 @@
 """The aiohttp application: from a socket to an intent, from an outcome to an answer. What the contract says of HTTP
 as such is here; what a protocol says is in protocols/, what an upload may do in upload.py.
 
-Every request takes the same way: authority, syntax, then the one `match` on intents. `100 Continue` is sent by the
-body when somebody begins to read it, so every refusal before that stands in its place. A refusal that leaves a body
-unread closes the connection, after at most `listeners.LINGER_SECONDS`, so that a client that reads no answers notices.
+Every request takes the same way: who asks, what for, whether they may (`grants.decide`), then the one `match` on
+intents. `100 Continue` is sent by the body when somebody begins to read it, so every refusal before that stands in its
+place. A refusal that leaves a body unread closes the connection, after at most `listeners.LINGER_SECONDS`, so that a
+client that reads no answers notices.
 
 A body's sender must never see a status that makes it send again by itself (408, 429, 5xx): `curl --retry` on a pipe
 would then send an empty or tail-only body and report success. Where such a status would be the natural one, it is
@@ -38,6 +39,7 @@ from streamup.errors import (
     UploadError,
 )
 from streamup.exchange import Exchange, authority_of, cut, front_of, head_of, headers_of
+from streamup.grants import Grant, decide
 from streamup.listeners import Listeners, require_c_parser, tls_context
 from streamup.protocols import (
     Append,
@@ -72,6 +74,7 @@ CONTINUE_SECONDS = 0.9
 """curl sends its body after 1 s without 100 Continue; a 503 in its place must come before."""
 
 PRESIGNED_SECONDS = 3600
+"""How long the URL of a download may be begun with, and no longer than the credential that it was asked with."""
 
 EXPOSED = ("ETag", "Repr-Digest", *(f"x-amz-checksum-{name}" for name in Checksum if name is not Checksum.NONE))
 """What pages of other origins may read, beside the fields of the protocols."""
@@ -82,11 +85,11 @@ log = logging.getLogger(__name__)
 class Server:
     """The public listener and the admin listener."""
 
-    def __init__(self, config: Config, uploads: Uploads, store: ObjectStore) -> None:
+    def __init__(self, config: Config, uploads: Uploads, store: ObjectStore, authorizer: Authorizer) -> None:
         self._config = config
         self._uploads = uploads
         self._store = store
-        self._authorizer = Authorizer.of(config)
+        self._authorizer = authorizer
         self._limits = Limits(max_upload_bytes=config.max_upload_bytes, expire_seconds=config.expire_seconds)
         self._protocols = [protocol(self._limits) for protocol in PROTOCOLS]
         self._exposed = ", ".join(dict.fromkeys([*EXPOSED, *(f for p in self._protocols for f in p.response_fields)]))
@@ -127,14 +130,18 @@ class Server:
         began = asyncio.get_running_loop().time()
         body = RequestBody(request, self._config.idle_seconds)
         exchange: Exchange | None = None
-        subject: str | None = None
+        grant: Grant | None = None
         intent: Intent | None = None
         try:
             exchange = self._meet(request, body)
-            subject = self._authorizer.authorize(exchange.head).subject
+            grant = self._authorizer.authorize(exchange.head)
             _check_expectation(request)
-            intent = exchange.protocol.understand(exchange.head)
-            response = await self._answer(exchange, intent, subject)
+            intent = self._uploads.door.named(exchange.protocol.understand(exchange.head))
+            addressed = await self._uploads.addressed(intent)
+            decide(grant, exchange.head.method, intent, addressed, deletes=self._config.deletes)
+            if grant.idle_seconds is not None:
+                body.idle_seconds = grant.idle_seconds
+            response = await self._answer(exchange, intent, grant)
         except (UploadError, StoreError, SpoolError, CheckpointError) as error:
             in_time = asyncio.get_running_loop().time() - began < CONTINUE_SECONDS
             sends = isinstance(intent, Create | Append)
@@ -142,8 +149,8 @@ class Server:
             if exchange:
                 refusal = exchange.protocol.refuse(exchange.head, error, refusal)
             response = answers.problem(refusal)
-            if exchange and subject is not None:
-                self._add_offset(exchange.head, subject, response)
+            if exchange and grant is not None:
+                self._add_offset(exchange.head, grant, response)
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             cut(request)
@@ -167,39 +174,39 @@ class Server:
             raise
         return Exchange(request, head, body, next(p for p in self._protocols if p.speaks(head)), front)
 
-    async def _answer(self, exchange: Exchange, intent: Intent, subject: str) -> web.StreamResponse:  # noqa: PLR0911 - one for each intent
+    async def _answer(self, exchange: Exchange, intent: Intent, grant: Grant) -> web.StreamResponse:  # noqa: PLR0911 - one for each intent
         """The one place where intents are told apart, for all protocols."""
         match intent:
             case Create() | Append():
-                return answers.response(await self._receive(exchange, intent, subject))
+                return answers.response(await self._receive(exchange, intent, grant))
             case Inspect():
-                return answers.response(await self._inspect(exchange, intent, subject))
+                return answers.response(await self._inspect(exchange, intent, grant))
             case Look(key=str(key)):
-                return await self._look_at_key(key, exchange.head, subject)
+                return await self._look_at_key(key, exchange.head, grant)
             case Look(upload_id=str(upload_id)):
-                return await self._look_at_upload(upload_id, exchange.head, subject)
+                return await self._look_at_upload(upload_id, exchange.head, grant)
             case Look():
-                return await self._list(subject)
+                return await self._list(grant)
             case Fetch(key=key):
-                return await self._fetch(key)
+                return await self._fetch(key, exchange.head, grant)
             case Cancel():
-                await self._cancel(intent, subject)
+                await self._cancel(intent, grant)
                 return answers.response(exchange.protocol.respond(exchange.head, intent, None))
             case Discover():
                 return self._discover(exchange.head)
 
     # -- bytes --------------------------------------------------------------------------------------------------
 
-    async def _receive(self, exchange: Exchange, intent: Create | Append, subject: str) -> ResponseHead:
+    async def _receive(self, exchange: Exchange, intent: Create | Append, grant: Grant) -> ResponseHead:
         """Take the body, and answer when its outcome is known or the store has taken too long."""
         writer: Writer | None = None
         try:
             if isinstance(intent, Create):
-                writer = await self._uploads.create(intent, subject, hurried=exchange.body.awaited)
+                writer = await self._uploads.create(intent, grant, hurried=exchange.body.awaited)
             else:
-                writer = await self._uploads.append(intent, subject)
+                writer = await self._uploads.append(intent, grant)
         except (AlreadyComplete, NotFound, OffsetMismatch, UploadBusy) as error:
-            live = await self._repeated(intent, subject)
+            live = await self._repeated(intent, grant)
             if live is None:
                 raise
             log.debug("an ending was repeated: %s", error)
@@ -221,14 +228,14 @@ class Server:
         seconds = 0.0 if respond_async else self._config.store_timeout_seconds
         return await self._uploads.outcome(live, seconds)
 
-    async def _repeated(self, intent: Create | Append, subject: str) -> Live | Upload | None:
+    async def _repeated(self, intent: Create | Append, grant: Grant) -> Live | Upload | None:
         """The sealed or complete upload that this request ends once more, because its first answer was lost.
 
         Anything else that is asked of a sealed upload learns its end, too: raises `AlreadyComplete`.
         """
         if isinstance(intent, Create):
             return None
-        found = await self._newest(intent, subject)
+        found = await self._newest(intent, grant)
         upload = found.upload if isinstance(found, Live) else found
         if upload is None or upload.state is State.OPEN:
             return None
@@ -245,15 +252,15 @@ class Server:
                 raise AlreadyComplete(f"It has become the object {upload.key}, with {upload.size} bytes.", upload.size)
         return None
 
-    async def _newest(self, intent: Append | Inspect, subject: str) -> Live | Upload | None:
+    async def _newest(self, intent: Append | Inspect, grant: Grant) -> Live | Upload | None:
         """The upload that an intent addresses, whatever its state."""
         if intent.upload_id is not None:
-            return self._uploads.live(intent.upload_id, subject) or await self._uploads.look(intent.upload_id, subject)
+            return self._uploads.live(intent.upload_id, grant) or await self._uploads.look(intent.upload_id, grant)
         key = intent.key or ""
-        return self._uploads.newest(key, subject) or await self._uploads.newest_ended(key, subject)
+        return self._uploads.newest(key, grant) or await self._uploads.newest_ended(key, grant)
 
-    async def _inspect(self, exchange: Exchange, intent: Inspect, subject: str) -> ResponseHead:
-        found = await self._newest(intent, subject)
+    async def _inspect(self, exchange: Exchange, intent: Inspect, grant: Grant) -> ResponseHead:
+        found = await self._newest(intent, grant)
         if found is None:
             raise NotFound("No upload of this key is known. Begin at byte 0.")
         upload = found
@@ -271,9 +278,9 @@ class Server:
 
     # -- looking ------------------------------------------------------------------------------------------------
 
-    async def _look_at_key(self, key: str, head: RequestHead, subject: str) -> web.StreamResponse:
+    async def _look_at_key(self, key: str, head: RequestHead, grant: Grant) -> web.StreamResponse:
         """HEAD of an object: the open upload's fields, and the stored object's."""
-        live = self._uploads.newest(key, subject)
+        live = self._uploads.newest(key, grant)
         try:
             stored = await self._store.head(key)
         except StoreError:
@@ -293,18 +300,18 @@ class Server:
             raise NotFound("There is no object and no unfinished upload under this key.")
         response = answers.stored_object(stored)
         if fields.wanted_digests(head):
-            response.headers.update(fields.repr_digest(await self._digests_of(stored, subject)))
+            response.headers.update(fields.repr_digest(await self._digests_of(stored, grant)))
         return response
 
-    async def _digests_of(self, stored: StoredObject, subject: str) -> Mapping[str, bytes]:
+    async def _digests_of(self, stored: StoredObject, grant: Grant) -> Mapping[str, bytes]:
         """What is known of the object's bytes, by the upload that it was."""
-        upload = await self._uploads.newest_ended(stored.key, subject)
+        upload = await self._uploads.newest_ended(stored.key, grant)
         if upload is None or upload.stored_object is None or upload.stored_object.etag != stored.etag:
             return {}
         return upload.digests
 
-    async def _look_at_upload(self, upload_id: str, head: RequestHead, subject: str) -> web.Response:
-        upload = await self._uploads.look(upload_id, subject)
+    async def _look_at_upload(self, upload_id: str, head: RequestHead, grant: Grant) -> web.Response:
+        upload = await self._uploads.look(upload_id, grant)
         rate = self._uploads.rate(upload_id)
         lifetime = fields.remaining(upload, self._limits, head.arrived)
         headers = {"Cache-Control": "no-store"} | fields.length(upload) | fields.limit(self._limits, lifetime)
@@ -313,8 +320,8 @@ class Server:
             headers["Upload-Complete"] = "?1" if upload.state is State.COMPLETE else "?0"
         return answers.json(self._document(upload), headers=headers)
 
-    async def _list(self, subject: str) -> web.Response:
-        uploads = await self._uploads.look_all(subject)
+    async def _list(self, grant: Grant) -> web.Response:
+        uploads = await self._uploads.look_all(grant)
         return answers.json(
             {"uploads": [self._document(upload) for upload in uploads]}, headers={"Cache-Control": "no-store"}
         )
@@ -324,7 +331,7 @@ class Server:
         held, expire_seconds = self._uploads.held(upload.id), self._config.expire_seconds
         return upload_document(upload, writing=rate is not None, rate=rate, expire_seconds=expire_seconds, held=held)
 
-    async def _fetch(self, key: str) -> web.Response:
+    async def _fetch(self, key: str, head: RequestHead, grant: Grant) -> web.Response:
         if not self._config.downloads:
             raise NotAllowed("Downloads are off on this server (--downloads).", OBJECT.allowed.replace(" GET,", ""))
         stored = await self._store.head(key)
@@ -335,21 +342,22 @@ class Server:
                 "This object is encrypted with a key that goes with each request for it (SSE-C), and a redirect cannot "
                 "carry that. Read it from the store, with the key: streamup get s3://BUCKET/KEY."
             )
-        url = await self._store.presign_get(key, PRESIGNED_SECONDS)
+        lifetime = PRESIGNED_SECONDS if grant.expires is None else min(PRESIGNED_SECONDS, grant.expires - head.arrived)
+        url = await self._store.presign_get(key, max(1, int(lifetime)))
         return web.Response(status=307, headers={"Location": url, "Cache-Control": "no-store"})
 
-    async def _cancel(self, intent: Cancel, subject: str) -> None:
+    async def _cancel(self, intent: Cancel, grant: Grant) -> None:
         if intent.upload_id is not None:
-            await self._cancel_upload(intent.upload_id, subject)
+            await self._cancel_upload(intent.upload_id, grant)
         elif self._config.deletes:
-            await self._uploads.remove(intent.key or "", subject)
-        elif live := self._uploads.open_upload(intent.key or "", subject):
+            await self._uploads.remove(intent.key or "", grant)
+        elif live := self._uploads.open_upload(intent.key or "", grant):
             await self._uploads.cancel(live)
         else:
             raise NotFound("No upload of this key is open, and objects are not deleted by this server (--deletes).")
 
-    async def _cancel_upload(self, upload_id: str, subject: str) -> None:
-        live = await self._uploads.find(upload_id, subject)
+    async def _cancel_upload(self, upload_id: str, grant: Grant) -> None:
+        live = await self._uploads.find(upload_id, grant)
         try:
             await self._uploads.cancel(live)
         except UploadBusy:
@@ -368,10 +376,16 @@ class Server:
             headers["Access-Control-Max-Age"] = "86400"
         return web.Response(status=204, headers=headers)
 
-    def _add_offset(self, head: RequestHead, subject: str, response: web.Response) -> None:
+    def _add_offset(self, head: RequestHead, grant: Grant, response: web.Response) -> None:
         """Every answer to a PATCH tells where to go on, if that is known by now."""
-        live = self._uploads.live(head.upload_id or "", subject)
-        if head.method == "PATCH" and live and live.writer is None and live.upload.state is State.OPEN:
+        live = self._uploads.live(head.upload_id or "", grant)
+        if (
+            head.method == "PATCH"
+            and grant.allows("PATCH")
+            and live
+            and live.writer is None
+            and live.upload.state is State.OPEN
+        ):
             response.headers.setdefault("Upload-Offset", str(live.upload.offset))
 
     def _add_cors(self, request: web.Request, response: web.StreamResponse) -> None:

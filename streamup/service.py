@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from streamup.auth import Authorizer
 from streamup.checkpoint import Checkpoint
 from streamup.config import Config
 from streamup.errors import ConfigError, StoreError, StoreUnavailable
@@ -84,8 +85,17 @@ async def _start(config: Config, stack: AsyncExitStack) -> str:
     await _ask_store(store, uploader, stack)
     spool = Spool(directory, config.spool_bytes, files, floor=config.disk_floor_bytes)
     # Hexadecimal: an id may begin a word on the command line, and a "-" there would be an option.
-    uploads = Uploads(config, uploader, checkpoint, spool, clock=time.time, random_token=lambda: secrets.token_hex(16))
-    server = Server(config, uploads, store)
+    authorizer = Authorizer.of(config)
+    uploads = Uploads(
+        config,
+        uploader,
+        checkpoint,
+        spool,
+        clock=time.time,
+        random_token=lambda: secrets.token_hex(16),
+        grant_now=authorizer.grant_now,
+    )
+    server = Server(config, uploads, store, authorizer)
     await uploads.recover(boot_id())
     await checkpoint.keep_place(config.place)
     stack.push_async_callback(server.stop)

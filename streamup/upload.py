@@ -18,7 +18,7 @@ Rule 3: nobody answers from a transition before it is committed (checkpoint.py);
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -169,6 +169,15 @@ class Upload:
                 raise BadRequest(f"Two different {guard.algorithm} digests were given for the whole of this upload.")
             guards[guard.algorithm] = guard.value
         return guards
+
+    def narrow(self, *, max_bytes: int | None, overwrite: bool) -> None:
+        """A credential has a word here that allows no more than this, and none can take that back.
+
+        Who replaces nothing leaves that to the store to decide: at completion, and by itself.
+        """
+        self.max_bytes = min((limit for limit in (self.max_bytes, max_bytes) if limit is not None), default=None)
+        self.overwrite = self.overwrite and overwrite
+        self.meta = replace(self.meta, if_none_match=self.meta.if_none_match or not self.overwrite)
 
     def confirm(self, guards: Sequence[Digest] = ()) -> None:
         """The digest of the provisional append has matched. Its bytes are received once that is committed, and what it

@@ -23,7 +23,6 @@ from streamup.errors import (
     DigestMismatch,
     EmptyBody,
     LengthExceeded,
-    NotFound,
     OffsetMismatch,
     PreconditionFailed,
     SpoolError,
@@ -32,7 +31,8 @@ from streamup.errors import (
     UploadExists,
     WriterStopped,
 )
-from streamup.protocols import Append, BodyTerms, Create
+from streamup.grants import Grant, unknown_upload
+from streamup.protocols import Append, BodyTerms, Cancel, Create, Inspect, Intent, Look
 from streamup.registry import Registry
 from streamup.spool import Spool
 from streamup.terms import begin_append, judged_whole, seal_at
@@ -63,15 +63,20 @@ class Uploads:
         *,
         clock: Callable[[], float],
         random_token: Callable[[], str],
+        grant_now: Callable[[str], Grant | None],
     ) -> None:
-        """`random_token` gives names nobody can guess: upload ids, object tokens."""
+        """`random_token` gives names nobody can guess: upload ids, object tokens. `grant_now` tells what a credential
+        allows by now, beside what it allowed when it was presented; None if it has been revoked.
+        """
         self._config = config
         self._uploader = uploader
         self._store = uploader.store
         self._checkpoint = checkpoint
         self._spool = spool
         self._clock = clock
-        self._registry = Registry(uploader, checkpoint, spool, expire_seconds=config.expire_seconds, clock=clock)
+        self._registry = Registry(
+            uploader, checkpoint, spool, expire_seconds=config.expire_seconds, clock=clock, grant_now=grant_now
+        )
         self.door = Door(config, self._registry, uploader.store, spool, clock=clock, random_token=random_token)
         self._queues = WeakValueDictionary[str, asyncio.Lock]()
         self._stopping = False
@@ -94,7 +99,7 @@ class Uploads:
 
     # -- appends ------------------------------------------------------------------------------------------------
 
-    async def create(self, intent: Create, subject: str, *, hurried: bool = False) -> Writer:
+    async def create(self, intent: Create, grant: Grant, *, hurried: bool = False) -> Writer:
         """A new upload and its writer; or, by the policy `append`, the open upload of this key and a new writer.
 
         `hurried`: the client waits for `100 Continue`, and not for long.
@@ -102,42 +107,43 @@ class Uploads:
         """
         closes = asyncio.get_running_loop().time() + CLOSES_SECONDS if hurried else None
         self._require_running()
-        upload = self.door.upload(intent, subject)
+        upload = self.door.upload(intent, grant)
         if upload.meta.if_none_match and await self.door.exists(upload.key):
-            raise PreconditionFailed(f"There is an object under {upload.key}, and If-None-Match: * asks for none.")
+            asked = "If-None-Match: * asks for none" if upload.overwrite else "this credential may replace none"
+            raise PreconditionFailed(f"There is an object under {upload.key}, and {asked}. Use another key.")
         policy = intent.policy or self._config.interrupted
         if policy == "reject" and not intent.independent:
             await self._let_end(upload.key, closes)
             self._require_running()
         existing = self._registry.open_upload(upload.key)
-        if existing and existing.upload.subject != subject:
+        if existing and not grant.owns(existing.upload):
             raise UploadExists(SOMEBODY_ELSES)
         if existing is None or intent.independent:
             return await self._begin(upload, intent)
         existing.require_fresh()
         if policy == "append":
-            return await self._take_over(existing, None, intent.body, may_be_empty=False)
+            return await self._take_over(existing, None, intent.body, grant, may_be_empty=False)
         if policy == "reject":
             async with _until(closes):  # after that an older offset is told, which is durable, too (law 2)
                 await self.announce(existing)
             raise _exists(existing)
         if policy == "new":
-            await self.door.rename(upload)
+            await self.door.rename(upload, grant)
         return await self._begin(upload, intent, existing if policy == "replace" else None)
 
-    async def append(self, intent: Append, subject: str) -> Writer:
+    async def append(self, intent: Append, grant: Grant) -> Writer:
         """A writer at `intent.offset`; stops the one before. Raises `OffsetMismatch`, `Gone`, `UploadBusy`, ...."""
         self._require_running()
         if intent.upload_id is not None:
-            return await self._take_over(await self.find(intent.upload_id, subject), intent.offset, intent.body)
+            return await self._take_over(await self.find(intent.upload_id, grant), intent.offset, intent.body, grant)
         key = intent.key or ""
-        if live := self._registry.open_upload(key, subject):
-            return await self._take_over(live, intent.offset, intent.body)
+        if live := self.open_upload(key, grant):
+            return await self._take_over(live, intent.offset, intent.body, grant)
         if intent.create:
-            return await self.create(replace(intent.create, policy="reject"), subject)
+            return await self.create(replace(intent.create, policy="reject"), grant)
         if self._registry.open_upload(key):
             raise UploadExists(SOMEBODY_ELSES)
-        ended = await self.newest_ended(key, subject)
+        ended = await self.newest_ended(key, grant)
         if ended and ended.state is State.COMPLETE:
             raise AlreadyComplete(
                 f"The upload of this key is complete, with {ended.size} bytes. Begin at byte 0 for another.", ended.size
@@ -194,16 +200,37 @@ class Uploads:
 
     # -- questions ----------------------------------------------------------------------------------------------
 
-    async def find(self, upload_id: str, subject: str) -> Live:
-        """A live upload of this subject. Raises `NotFound`, `Gone` (it has ended), `UploadBusy`."""
+    async def addressed(self, intent: Intent) -> Upload | None:
+        """The upload that an intent names, or the open one of its key that it goes on with, whoever's it is."""
+        match intent:
+            case Append(upload_id=str(name)) | Inspect(upload_id=str(name)) | Look(upload_id=str(name)):
+                return await self._find(name)
+            case Cancel(upload_id=str(name)):
+                return await self._find(name)
+            case Append(key=str(key)) | Create(key=str(key), policy="append"):
+                live = self._registry.open_upload(key)
+            case Create(key=str(key), policy=None, independent=False) if self._config.interrupted == "append":
+                live = self._registry.open_upload(key)
+            case _:
+                return None
+        return live.upload if live else None
+
+    async def _find(self, upload_id: str) -> Upload | None:
+        if live := self._registry.get(upload_id):
+            return live.upload
+        record = await self._checkpoint.find(upload_id)
+        return record.upload if record else None
+
+    async def find(self, upload_id: str, grant: Grant) -> Live:
+        """A live upload of one's own. Raises `NotFound`, `Gone` (it has ended), `UploadBusy`."""
         live = self._registry.get(upload_id)
         if live is None:
-            upload = await self.look(upload_id, subject)
+            upload = await self.look(upload_id, grant)
             raise upload.failure or AlreadyComplete(
                 f"It is the object {upload.key}, with {upload.size} bytes.", upload.size
             )
-        if live.upload.subject != subject:
-            raise _unknown(upload_id)
+        if not grant.owns(live.upload):
+            raise unknown_upload(upload_id)
         live.require_fresh()
         return live
 
@@ -216,50 +243,43 @@ class Uploads:
                 await self._registry.announce(live)
         return live.upload
 
-    async def look(self, upload_id: str, subject: str) -> Upload:
+    async def look(self, upload_id: str, grant: Grant) -> Upload:
         """An upload as it is, whatever its state; disturbs nobody. Raises `NotFound`."""
-        live = self._registry.get(upload_id)
-        if live is not None:
-            upload = live.upload
-        else:
-            record = await self._checkpoint.find(upload_id)
-            if record is None:
-                raise _unknown(upload_id)
-            upload = record.upload
-        if upload.subject != subject:
-            raise _unknown(upload_id)
+        upload = await self._find(upload_id)
+        if upload is None or not grant.owns(upload):
+            raise unknown_upload(upload_id)
         return upload
 
     async def holdings(self) -> Holdings:
         """What of any upload is left, here and in the store."""
         return await self._checkpoint.holdings()
 
-    async def look_all(self, subject: str) -> list[Upload]:
-        """A subject's live uploads, oldest first, then those that ended last."""
+    async def look_all(self, grant: Grant) -> list[Upload]:
+        """One's own live uploads, oldest first, then those that ended last."""
         found = {live.upload.id: live.upload for live in self._registry}
-        for record in await self._checkpoint.ended(100):
+        for record in await self._checkpoint.ended(grant.subject, 100):
             found.setdefault(record.upload.id, record.upload)  # one that has ended meanwhile is there already
-        return [upload for upload in found.values() if upload.subject == subject]
+        return [upload for upload in found.values() if grant.owns(upload)]
 
-    def live(self, upload_id: str, subject: str) -> Live | None:
-        """The upload if it is live and this subject's."""
+    def live(self, upload_id: str, grant: Grant) -> Live | None:
+        """The upload if it is live and one's own."""
         live = self._registry.get(upload_id)
-        return live if live and live.upload.subject == subject else None
+        return live if live and grant.owns(live.upload) else None
 
-    def newest(self, key: str, subject: str) -> Live | None:
-        """The newest live upload of this key, open ones first."""
-        return self._registry.open_upload(key, subject) or next(
-            (live for live in reversed(self._registry[key]) if live.upload.subject == subject), None
-        )
+    def newest(self, key: str, grant: Grant) -> Live | None:
+        """The newest live upload of one's own of this key, open ones first."""
+        own = [live for live in reversed(self._registry[key]) if grant.owns(live.upload)]
+        return next((live for live in own if live.upload.state is State.OPEN), own[0] if own else None)
 
-    def open_upload(self, key: str, subject: str) -> Live | None:
-        """The newest open upload of this key, if it is this subject's."""
-        return self._registry.open_upload(key, subject)
+    def open_upload(self, key: str, grant: Grant) -> Live | None:
+        """The newest open upload of one's own of this key."""
+        live = self.newest(key, grant)
+        return live if live and live.upload.state is State.OPEN else None
 
-    async def newest_ended(self, key: str, subject: str) -> Upload | None:
-        """Of the uploads of this key that have ended, the one created last, while outcomes are kept."""
+    async def newest_ended(self, key: str, grant: Grant) -> Upload | None:
+        """Of the uploads of this key that have ended, the one created last, if it is one's own and is still known."""
         record = await self._checkpoint.newest_ended(key)
-        return record.upload if record and record.upload.subject == subject else None
+        return record.upload if record and grant.owns(record.upload) else None
 
     def rate(self, upload_id: str) -> float | None:
         """Bytes a second of the writer that is there now; None if none is."""
@@ -284,17 +304,17 @@ class Uploads:
             live.upload.cancel(self._clock())
             await asyncio.shield(self._registry.spawn(self._registry.end(live), f"end {live.upload.id}"))
 
-    async def remove(self, key: str, subject: str) -> None:
+    async def remove(self, key: str, grant: Grant) -> None:
         """Remove what is under a key: its open uploads, then its object once uploads sealed earlier have ended (law 9).
 
         Raises `UploadExists` (somebody else's is open), `StoreError`, `UploadBusy` when those take longer than the
         store's time.
         """
-        existing = self._registry.open_upload(key)
-        if existing and existing.upload.subject != subject:
-            raise UploadExists(SOMEBODY_ELSES)
         for live in self._registry[key]:
-            if live.upload.state is State.OPEN and live.upload.subject == subject:
+            if live.upload.state is State.OPEN and not grant.owns(live.upload):
+                raise UploadExists(SOMEBODY_ELSES)
+        for live in self._registry[key]:
+            if live.upload.state is State.OPEN:
                 with suppress(UploadBusy):  # sealed meanwhile
                     await self.cancel(live)
         for live in self._registry[key]:
@@ -310,19 +330,21 @@ class Uploads:
         """From now on there is this upload, and its first writer."""
         body = judged_whole(intent.body)
         self.door.admit(upload, body)
-        terms = replace(self.door.terms(body, 0), creates=True, insists=intent.policy == "replace")
+        terms = replace(self.door.terms(body, 0, upload), creates=True, insists=intent.policy == "replace")
         begin_append(upload, None, body, seal_at(body, 0, body.length))
         live = Live(upload, Accumulator(upload, self._spool))
         self._registry.take_up(live)
         return await self._enter(Writer(live, terms, self._clock(), replaces))
 
-    async def _take_over(self, live: Live, offset: int | None, body: BodyTerms, *, may_be_empty: bool = True) -> Writer:
+    async def _take_over(
+        self, live: Live, offset: int | None, body: BodyTerms, grant: Grant, *, may_be_empty: bool = True
+    ) -> Writer:
         """Stop the writer that is there, wait until it has settled, and be the writer (law 6).
 
         `offset` None is the policy `append`: wherever the upload is; an empty body then adds and seals nothing.
         """
         upload = live.upload
-        self.door.readmit(body)
+        self.door.readmit(body, grant)
         async with live.entry:
             upload.require_open()
             await self._registry.stop_writer(live, "another request went on with this upload")
@@ -337,7 +359,9 @@ class Uploads:
             end = seal_at(body, start, length) if adds else None  # what adds nothing must not end it, now or later
             guarded = dict(upload.guards)
             begin_append(upload, offset, body, end)
-            terms = replace(self.door.terms(body, start), may_be_empty=may_be_empty, guarded=guarded)
+            upload.credential = grant.credential
+            upload.narrow(max_bytes=grant.max_bytes, overwrite=grant.overwrite)
+            terms = replace(self.door.terms(body, start, upload), may_be_empty=may_be_empty, guarded=guarded)
             return await self._enter(Writer(live, terms, self._clock()))
 
     async def _let_end(self, key: str, closes: float | None) -> None:
@@ -497,7 +521,3 @@ def _ways_on(upload: Upload) -> str:
         f"FILE for a file) or ?interrupted=append; start afresh with ?interrupted=replace; give it up with DELETE "
         f"/uploads/{upload.id}."
     )
-
-
-def _unknown(upload_id: str) -> NotFound:
-    return NotFound(f"There is no upload {upload_id[:80]}, or it ended more than a day ago.")

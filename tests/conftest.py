@@ -33,6 +33,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from fake_store import FakeStore
 from raw_client import CHUNKED, Answer, Client, chunk, eventually, head
 
+from streamup.auth import Authorizer
 from streamup.checkpoint import Checkpoint
 from streamup.config import Config
 from streamup.server import Server
@@ -96,6 +97,7 @@ class Service:
             clock=time.time,
             jitter=random.Random(1),
         )
+        authorizer = Authorizer.of(config)
         self.uploads = Uploads(
             config,
             self.uploader,
@@ -103,8 +105,9 @@ class Service:
             self.spool,
             clock=time.time,
             random_token=lambda: secrets.token_hex(16),
+            grant_now=authorizer.grant_now,
         )
-        self.server = Server(config, self.uploads, store)
+        self.server = Server(config, self.uploads, store, authorizer)
         self._stack = AsyncExitStack()
         self._clients: list[Client] = []
 

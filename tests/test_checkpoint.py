@@ -214,7 +214,8 @@ async def test_outcomes_are_found_by_key_and_by_time(checkpoint):
     await checkpoint.save(make("live", created=99.0))
     assert (await checkpoint.newest_ended("key")).upload.id == "u3"
     assert await checkpoint.newest_ended("other") is None
-    assert [record.upload.id for record in await checkpoint.ended(3)] == ["u0", "u1", "u2"]
+    assert [record.upload.id for record in await checkpoint.ended("subject", 3)] == ["u0", "u1", "u2"]
+    assert await checkpoint.ended("other", 3) == []
 
 
 async def test_a_recovery_is_settled_at_once(checkpoint):

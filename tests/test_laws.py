@@ -30,6 +30,7 @@ from raw_client import (
     refused,
 )
 
+from streamup.auth import ANONYMOUS
 from streamup.errors import CheckpointError, StoreUnavailable
 from streamup.spool import Files
 from streamup.stores import PartBody, Receipt, StoreLimits
@@ -257,7 +258,7 @@ async def test_law_4_store_then_checkpoint_then_spool(service):
     _, upload_id = await service.begin()
     await gate.reached()
     assert set(service.spooled().values()) == {PART_BYTES, 100}, "not stored yet: the file is all there is"
-    live = service.uploads.live(upload_id, "anonymous")
+    live = service.uploads.live(upload_id, ANONYMOUS)
     async with held_checkpoint(service):
         gate.release()
         await eventually(lambda: service.store.multiparts[live.upload.multipart_id].parts)
@@ -375,7 +376,7 @@ async def test_law_6_one_writer_per_upload(start_service):
 async def test_law_6_nothing_comes_after_the_offset_that_was_told(service):
     old, upload_id = await service.begin(data=b"")
     sending = asyncio.create_task(send_all(old, chunk(b"old") * 200_000))
-    await eventually(lambda: service.uploads.live(upload_id, "anonymous").upload.received)
+    await eventually(lambda: service.uploads.live(upload_id, ANONYMOUS).upload.received)
     told = (await service.ask("HEAD", f"/uploads/{upload_id}")).offset
     assert told > 0
     await sending
@@ -403,7 +404,7 @@ async def test_law_6_a_stopped_writer_seals_nothing(start_service, stopped_at):
         def write(self, fd: int, data: memoryview) -> int:
             self.writes += 1
             if self.writes == stopped_at:
-                service.uploads.open_upload("a", "anonymous").writer.stop("a newcomer came")
+                service.uploads.open_upload("a", ANONYMOUS).writer.stop("a newcomer came")
             return super().write(fd, data)
 
     service = await start_service(files=Stopping())

@@ -35,6 +35,7 @@ from raw_client import CHUNKED, EXPECT, LAST_CHUNK, Answer, Client, chunk, event
 from test_laws import Disk, held_checkpoint
 from test_resumable import DEFERRED, OCTETS, TUS, VERSION, VERSIONS, checksum, content_digest, ietf, tus
 
+from streamup.auth import ANONYMOUS
 from streamup.errors import StoreUnavailable
 
 T = TypeVar("T")
@@ -553,14 +554,14 @@ class Machine(RuleBasedStateMachine):
         await self.start(store, data)
 
     def received(self, model: Model) -> int:
-        live = self.service.uploads.live(model.id, "anonymous")
+        live = self.service.uploads.live(model.id, ANONYMOUS)
         assert live
         return live.upload.received
 
     def hit(self, model: Model, *, power: bool) -> None:
         """What must be left of an upload after this moment."""
         model.writer = None
-        live = self.service.uploads.live(model.id, "anonymous")
+        live = self.service.uploads.live(model.id, ANONYMOUS)
         if power and model.state == "late" and not model.promised:
             model.state = "open"
         if live and not power:

@@ -30,12 +30,13 @@ from streamup.errors import (
     TooLarge,
     WriterStopped,
 )
+from streamup.grants import Grant
 from streamup.protocols import Append, BodyTerms, Create, Description
 from streamup.spool import Files
 from streamup.upload import State, Upload
 from streamup.writer import Live, Writer
 
-NOBODY = "nobody"
+NOBODY = Grant(subject="nobody")
 STARTS = pytest.mark.parametrize("start", [0, 100, PART_BYTES, PART_BYTES + 100])
 """In a part, between two, and before the first."""
 

@@ -36,6 +36,7 @@ from raw_client import (
 )
 from test_laws import Disk, held_checkpoint
 
+from streamup.auth import ANONYMOUS
 from streamup.config import parse_api_key
 from streamup.errors import CheckpointError
 from streamup.spool import Files
@@ -315,7 +316,7 @@ async def slow_append(
     """A connected client that has sent `data` and goes on sending nothing."""
     client = await service.connect()
     await client.send(head("PATCH", location, CHUNKED | ietf(version, complete=complete, offset=offset)) + chunk(data))
-    upload = service.uploads.live(location.rpartition("/")[2], "anonymous").upload
+    upload = service.uploads.live(location.rpartition("/")[2], ANONYMOUS).upload
     await eventually(lambda: upload.received == offset + len(data))
     return client
 
@@ -1872,7 +1873,7 @@ async def test_law_10_a_report_whose_sync_fails_has_its_consequence_though_its_r
     (upload,) = (await service.ask("GET", "/uploads")).json["uploads"]
     assert upload["state"] == "failed"
     assert (await service.checkpoint.find(upload["id"])).upload.state is State.FAILED
-    await eventually(lambda: service.uploads.live(upload["id"], "anonymous") is None)  # a turn after its commit
+    await eventually(lambda: service.uploads.live(upload["id"], ANONYMOUS) is None)  # a turn after its commit
     assert service.spool.budget.reserved == 0
     gate.release()
     await eventually(lambda: not service.spooled())

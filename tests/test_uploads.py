@@ -35,6 +35,7 @@ from streamup.errors import (
     UploadExists,
     WriterStopped,
 )
+from streamup.grants import Grant
 from streamup.object_options import ObjectOptions
 from streamup.protocols import Append, BodyTerms, Create, Description
 from streamup.spool import Files, Spool
@@ -43,7 +44,8 @@ from streamup.upload import State
 from streamup.uploader import Uploader
 from streamup.uploads import Uploads
 
-NOBODY = "nobody"
+NOBODY = Grant(subject="nobody")
+OTHER = Grant(subject="other")
 
 
 async def turns(count=20):
@@ -118,6 +120,7 @@ class Process:
             self.spool,
             clock=clock,
             random_token=lambda: f"id{next(numbers)}-{id(self)}",
+            grant_now=lambda name: Grant(subject=name),
         )
 
     async def start(self, boot_id="boot"):
@@ -139,8 +142,8 @@ class Process:
         await self.checkpoint.close()
         self.executor.shutdown()
 
-    async def create(self, *, key="key", subject=NOBODY, **options):
-        return await self.uploads.create(creation(key=key, **options), subject)
+    async def create(self, *, key="key", grant=NOBODY, **options):
+        return await self.uploads.create(creation(key=key, **options), grant)
 
     async def send(self, body, **options):
         return await self.uploads.write(await self.create(**options), body)
@@ -644,19 +647,19 @@ async def test_an_upload_of_somebody_else_is_not_shown(process):
     upload_id = live.upload.id
     for policy in ("reject", "append", "replace", "new"):
         with pytest.raises(UploadExists) as refused:
-            await process.create(subject="other", policy=policy)
+            await process.create(grant=OTHER, policy=policy)
         assert (None, None) == (refused.value.offset, refused.value.upload_id)
     with pytest.raises(UploadExists):
-        await process.uploads.append(append(3), "other")
+        await process.uploads.append(append(3), OTHER)
     for question in (process.uploads.find, process.uploads.look):
         with pytest.raises(NotFound):
-            await question(upload_id, "other")
-    assert await process.uploads.look_all("other") == []
-    assert process.uploads.live(upload_id, "other") is None
+            await question(upload_id, OTHER)
+    assert await process.uploads.look_all(OTHER) == []
+    assert process.uploads.live(upload_id, OTHER) is None
     assert process.uploads.live(upload_id, NOBODY) is live
-    assert process.uploads.newest("key", "other") is None
+    assert process.uploads.newest("key", OTHER) is None
     await process.uploads.cancel(live)
-    assert await process.uploads.newest_ended("key", "other") is None
+    assert await process.uploads.newest_ended("key", OTHER) is None
 
 
 # -- the door -----------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from raw_client import (
 )
 
 from streamup import listeners
+from streamup.auth import ANONYMOUS
 from streamup.errors import ConfigError
 from streamup.spool import Files
 
@@ -478,7 +479,7 @@ async def test_a_writer_that_is_stopped_while_it_writes_its_last_chunk_does_not_
         def write(self, fd: int, data: memoryview) -> int:
             self.writes += 1
             if self.writes == 3:
-                service.uploads.open_upload("a", "anonymous").writer.stop("a newcomer")
+                service.uploads.open_upload("a", ANONYMOUS).writer.stop("a newcomer")
             return super().write(fd, data)
 
     service = await start_service(files=Stopping())

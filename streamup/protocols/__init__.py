@@ -103,7 +103,8 @@ class BodyTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Create:
-    """Begin an upload to `key`; without one, to a key that is made of its id and the `filename`.
+    """Begin an upload to `key`; without one, to a key that is made of its id and the `filename`. The id is not the
+    client's to choose: the door gives it.
 
     `policy`: what happens to an open upload of the same key, None for the server's own. `independent`: nothing, there
     may be several. `respond_async`: do not wait for the store.
@@ -113,6 +114,7 @@ class Create:
     body: BodyTerms
     description: Description
     filename: str | None = None
+    upload_id: str | None = None
     independent: bool = False
     policy: Policy | None = None
     respond_async: bool = False
