@@ -34,6 +34,8 @@ The map
 `door`             what is let in, and on which terms
 `uploads`          what a request may do with them: create, append, inspect, look, cancel
 `body`             a request body that ends with a reason instead of raising
+`openapi`          what can be asked, as one document (pure)
+`pages`            what is the same for everybody: that document, and the page at `/` (its files are in `web/`)
 `exchange`         one request on its way: from aiohttp's to the head that protocols understand
 `reports`          what a client is told while it still sends
 `listeners`        the sockets, and what every connection is held to before there is a request
@@ -52,11 +54,11 @@ The map
 `failpoints`       named places where a test may kill the process
 =================  ==============================================================================================
 
-Imports point one way: `cli → service · logs → server · local · client · options · signals → admin · reports → exchange
-· listeners · answers · auth · body → uploads → door → registry → writer · recovery · drain → completion → uploader ·
-read_back → accumulator → spool · checkpoint → credentials → tokens → grants → terms → protocols → upload → stores →
-config → layout · keys · routes · forwarded · mounts · object_options · digests · hashes → errors`. Pure rooms import
-the standard library only. `tests/test_rooms.py` holds the map to this.
+Imports point one way: `cli → service · logs → server · local · client · options · signals → admin · pages · reports →
+exchange · listeners · answers · auth · body → uploads → door → registry → writer · recovery · drain → completion →
+uploader · read_back → accumulator → spool · checkpoint → credentials → tokens → grants · openapi → terms → protocols →
+upload → stores → config → layout · keys · routes · forwarded · mounts · object_options · digests · hashes → errors`.
+Pure rooms import the standard library only. `tests/test_rooms.py` holds the map to this.
 
 A byte's way: `body.RequestBody.read` → `writer.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`
 (received) → `drain.Drain` → `stores.ObjectStore.put_part` → `checkpoint.Checkpoint.add_receipt`, and the part file

@@ -75,8 +75,7 @@ class Authorizer:
 
     def authorize(self, head: RequestHead) -> Grant:
         """What the request's credential allows, and on whose behalf. Raises `Forbidden` or `Unauthorized`."""
-        self._check_host(head)
-        self._check_origin(head)
+        self.admit(head)
         if not self.credentials or _is_preflight(head):
             return ANONYMOUS
         return self.credentials.grant(presented(head.headers.get("Authorization", ""), head.url_token), head.arrived)
@@ -84,6 +83,15 @@ class Authorizer:
     def grant_now(self, credential: str) -> Grant | None:
         """What a credential allows now, beside what it allowed when it was presented; None if it has been revoked."""
         return Grant(subject=credential, credential=credential) if self.credentials.knows(credential) else None
+
+    def admit(self, head: RequestHead, *, linked: bool = False) -> None:
+        """Whether it is us whom the client meant, and no foreign page asks. Raises `Forbidden`.
+
+        `linked`: what is asked for may be the target of a link on any page. The browser shows it instead of that page.
+        """
+        self._check_host(head)
+        if not (linked and _is_navigation(head)):
+            self._check_origin(head)
 
     def _check_host(self, head: RequestHead) -> None:
         host = head.headers.get("Host")
@@ -108,6 +116,12 @@ class Authorizer:
 def _is_preflight(head: RequestHead) -> bool:
     """Browsers never send credentials with a preflight (Fetch §4.8). Its answer only says what may be asked."""
     return head.method == "OPTIONS" and "Access-Control-Request-Method" in head.headers
+
+
+def _is_navigation(head: RequestHead) -> bool:
+    """Whether the browser's own window is to go there (Fetch Metadata): no script of the page it leaves reads it."""
+    fetched = (head.headers.get("Sec-Fetch-Mode"), head.headers.get("Sec-Fetch-Dest"))
+    return fetched == ("navigate", "document") and "Origin" not in head.headers
 
 
 def _is_own(origin: str, host: str) -> bool:

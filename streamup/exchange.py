@@ -100,6 +100,12 @@ def authority_of(request: web.Request, headers: Mapping[str, str]) -> RequestHea
     return RequestHead(method=request.method, headers=headers, url_token=url_token, arrived=time.time())
 
 
+def target(raw_path: str) -> str:
+    """The request target's path, undecoded (RFC 9112, 3.2: origin-form or absolute-form)."""
+    path = raw_path.partition("?")[0].partition("#")[0]
+    return path if path.startswith("/") else "/" + path.partition("://")[2].partition("/")[2]
+
+
 def cut(request: web.Request) -> None:
     """End the connection without an answer: the sender must notice, and no status would tell it the truth."""
     if request.transport is not None:
@@ -108,7 +114,7 @@ def cut(request: web.Request) -> None:
 
 def _route(raw_path: str, prefix: str) -> tuple[str | None, str | None]:
     """The key or the upload id in the request target; neither for `/uploads`."""
-    match routes.find(_target(raw_path)):
+    match routes.find(target(raw_path)):
         case (routes.OBJECT, rest):
             return validate_key(_decoded(rest), prefix), None
         case (routes.UPLOADS, _):
@@ -116,12 +122,6 @@ def _route(raw_path: str, prefix: str) -> tuple[str | None, str | None]:
         case (routes.UPLOAD, rest):
             return None, _decoded(rest)
     raise NotFound("Objects are at /objects/KEY, uploads at /uploads and /uploads/ID.")
-
-
-def _target(raw_path: str) -> str:
-    """The request target's path, undecoded (RFC 9112, 3.2: origin-form or absolute-form)."""
-    path = raw_path.partition("?")[0].partition("#")[0]
-    return path if path.startswith("/") else "/" + path.partition("://")[2].partition("/")[2]
 
 
 def _query(text: str) -> dict[str, str]:

@@ -18,6 +18,13 @@ KEEPALIVE_SECONDS = 20
 SHUTDOWN_SECONDS = 1
 """How long answers may still be on their way once every writer has settled."""
 
+ON_EVERY_ANSWER = {
+    "Server": "streamup",  # aiohttp would tell the versions of itself and of Python
+    "X-Content-Type-Options": "nosniff",
+    # A page of another origin cannot embed what it may not read: requests for images and media carry no Origin.
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
 
 class Listeners:
     """Applications, each on an address of its own."""
@@ -30,6 +37,7 @@ class Listeners:
 
     async def listen(self, app: web.Application, address: tuple[str, int], tls: ssl.SSLContext | None = None) -> None:
         """Raises `ConfigError` when the address is taken."""
+        app.on_response_prepare.append(_harden)
         runner = web.AppRunner(
             app,
             access_log=None,
@@ -59,6 +67,10 @@ class Listeners:
         """End all connections. aiohttp throws away what arrives from now on."""
         for runner in self._runners:
             await runner.cleanup()
+
+
+async def _harden(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(ON_EVERY_ANSWER)
 
 
 def require_c_parser() -> None:

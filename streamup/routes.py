@@ -27,7 +27,7 @@ class Route:
         """What stands in the name's place, undecoded ("" where it has none); None if this path is another's."""
         fixed, _, name = self.path.partition("{")
         if not name:
-            return "" if path in {fixed, fixed + "/"} else None
+            return "" if path in {fixed, fixed.rstrip("/") + "/"} else None
         rest = path.removeprefix(fixed)
         if rest == path or (name != "key}" and (not rest or "/" in rest)):
             return None
@@ -37,8 +37,14 @@ class Route:
 OBJECT = Route("/objects/{key}", ("PUT", "POST", "HEAD", "GET", "DELETE", "OPTIONS"))
 UPLOADS = Route("/uploads", ("POST", "GET", "OPTIONS"))
 UPLOAD = Route("/uploads/{id}", ("HEAD", "GET", "PATCH", "POST", "DELETE", "OPTIONS"))
+PAGE = Route("/", ("GET", "HEAD"))
+FILE = Route("/static/{name}", ("GET", "HEAD"))
+DESCRIPTION = Route("/openapi.json", ("GET", "HEAD"))
 
-PUBLIC = (OBJECT, UPLOADS, UPLOAD)
+OPEN = (PAGE, FILE, DESCRIPTION)
+"""They are the same for everybody, tell nothing of any upload, and ask for no credential."""
+
+PUBLIC = (OBJECT, UPLOADS, UPLOAD, *OPEN)
 """Where a path fits several, the first counts."""
 
 HEALTH = Route("/healthz", ("GET", "HEAD"))

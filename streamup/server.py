@@ -20,7 +20,7 @@ from contextlib import nullcontext
 
 from aiohttp import web
 
-from streamup import answers
+from streamup import answers, routes
 from streamup.admin import Admin
 from streamup.auth import Authorizer
 from streamup.body import RequestBody
@@ -38,9 +38,10 @@ from streamup.errors import (
     UploadBusy,
     UploadError,
 )
-from streamup.exchange import Exchange, authority_of, cut, front_of, head_of, headers_of
+from streamup.exchange import Exchange, authority_of, cut, front_of, head_of, headers_of, target
 from streamup.grants import Grant, decide
 from streamup.listeners import Listeners, require_c_parser, tls_context
+from streamup.pages import Pages
 from streamup.protocols import (
     Append,
     Cancel,
@@ -93,6 +94,7 @@ class Server:
         self._limits = Limits(max_upload_bytes=config.max_upload_bytes, expire_seconds=config.expire_seconds)
         self._protocols = [protocol(self._limits) for protocol in PROTOCOLS]
         self._exposed = ", ".join(dict.fromkeys([*EXPOSED, *(f for p in self._protocols for f in p.response_fields)]))
+        self._pages = Pages()
         self._admin = Admin(config, uploads, store)
         self._listeners = Listeners()
 
@@ -120,7 +122,9 @@ class Server:
 
     def _application(self) -> web.Application:
         app = web.Application()
-        # One route for everything: aiohttp's own 404 and 405 would send 100 Continue first.
+        for route in routes.OPEN:
+            app.router.add_route("*", route.path, self._show, expect_handler=_keep_expecting)
+        # One route for everything else: aiohttp's own 404 and 405 would send 100 Continue first.
         app.router.add_route("*", r"/{tail:[\s\S]*}", self._handle, expect_handler=_keep_expecting)
         return app
 
@@ -157,6 +161,20 @@ class Server:
             raise
         if exchange and (location := response.headers.get("Location", "")).startswith("/"):
             response.headers["Location"] = exchange.outside(location)
+        return self._leaving(request, response)
+
+    async def _show(self, request: web.Request) -> web.StreamResponse:
+        """What is the same for everybody. A link to it may stand on any page, and no credential is asked for."""
+        headers = headers_of(request, front_of(request, self._config.trusted_proxies))
+        try:
+            self._authorizer.admit(RequestHead(method=request.method, headers=headers), linked=True)
+            response = self._pages.answer(request.method, target(request.raw_path))
+        except UploadError as error:
+            response = answers.problem(answers.refusal(error, sends=False, instead_of_continue=False))
+        return self._leaving(request, response)
+
+    def _leaving(self, request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+        """What is on every answer, whoever made it."""
         self._add_cors(request, response)
         if request.can_read_body:
             response.force_close()

@@ -27,6 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import documented
 import pytest
 import uvloop
 from aiohttp.http_exceptions import HttpProcessingError
@@ -145,12 +146,17 @@ class Service:
         return client
 
     async def ask(self, method: str, target: str, *args: Any, **options: Any) -> Answer:
-        """A whole request on a connection of its own, and its answer (raw_client tells the arguments)."""
+        """A whole request on a connection of its own, and its answer (raw_client tells the arguments).
+
+        Whatever is asked here, the answer is one that the document at `/openapi.json` tells of.
+        """
         client = await self.connect()
         try:
-            return await client.ask(method, target, *args, **options)
+            answer = await client.ask(method, target, *args, **options)
         finally:
             client.close()
+        documented.check(method, target, answer)
+        return answer
 
     async def document(self, key: str, **wanted: Any) -> dict[str, Any] | None:
         """The newest upload of a key in GET /uploads, if its fields are as wanted."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from streamup.routes import ADMIN, OBJECT, PUBLIC, UPLOAD, UPLOADS, find
+from streamup.routes import ADMIN, DESCRIPTION, FILE, OBJECT, PAGE, PUBLIC, UPLOAD, UPLOADS, find
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,12 @@ from streamup.routes import ADMIN, OBJECT, PUBLIC, UPLOAD, UPLOADS, find
         ("/uploads/id/more", None),
         ("/%75ploads", None),
         ("//uploads", None),
-        ("/", None),
+        ("/", (PAGE, "")),
+        ("//", None),
+        ("/static/page.js", (FILE, "page.js")),
+        ("/static/../page.js", None),
+        ("/static/", None),
+        ("/openapi.json", (DESCRIPTION, "")),
         ("", None),
     ],
 )
