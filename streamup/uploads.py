@@ -113,7 +113,7 @@ class Uploads:
             raise PreconditionFailed(f"There is an object under {upload.key}, and {asked}. Use another key.")
         policy = intent.policy or self._config.interrupted
         if policy == "reject" and not intent.independent:
-            await self._let_end(upload.key, closes)
+            await self._let_end(upload.key, grant, closes)
             self._require_running()
         existing = self._registry.open_upload(upload.key)
         if existing and not grant.owns(existing.upload):
@@ -364,15 +364,15 @@ class Uploads:
             terms = replace(self.door.terms(body, start, upload), may_be_empty=may_be_empty, guarded=guarded)
             return await self._enter(Writer(live, terms, self._clock()))
 
-    async def _let_end(self, key: str, closes: float | None) -> None:
+    async def _let_end(self, key: str, grant: Grant, closes: float | None) -> None:
         """Before a newcomer is refused: let a writer settle whose body has ended or may end at once. One after another.
 
         A playlist that is PUT again has a predecessor which is all here, but not sealed yet; its client has gone and
-        reads no 409. Meanwhile the disk makes durable what a refusal will tell.
+        reads no 409. Meanwhile the disk makes durable what a refusal will tell. Somebody else's is not waited for.
         """
         arrived = self._clock()
         async with _until(closes), self._queues.setdefault(key, asyncio.Lock()):  # fair: who came first goes in first
-            while (existing := self._registry.open_upload(key)) and (writer := existing.writer):
+            while (existing := self.open_upload(key, grant)) and (writer := existing.writer):
                 if writer.feeding:
                     self._registry.spawn(self._registry.announce(existing), f"announce {existing.upload.id}")
                 patience = DOOR_SECONDS - (self._clock() - max(arrived, writer.began))

@@ -284,7 +284,8 @@ class FakeStore:
             if self.idempotent_complete and multipart_id in self.completed:
                 return self.completed[multipart_id]
             multipart = self._multipart(key, multipart_id)
-            assert meta == multipart.meta, "the object's metadata was fixed when its multipart upload was created"
+            fixed = replace(meta, if_none_match=multipart.meta.if_none_match)
+            assert fixed == multipart.meta, "the object's metadata was fixed when its multipart upload was created"
             parts = [self._listed_part(multipart, index, receipt) for index, receipt in enumerate(receipts, 1)]
             self._check_sizes(parts)
             data = b"".join(part.data for part in parts)
