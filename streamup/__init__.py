@@ -20,6 +20,7 @@ The map
 `terms`            what one append may do, and what its client's word means in positions (pure)
 `grants`           what a credential allows, and the one decision: may this be done? (pure)
 `mounts`           which file system a directory is on, and whether it may hold the state (pure)
+`limits`           what one subject may do at once, and how often (pure)
 `spool`            part files on local disk, and the budget that bounds them
 `accumulator`      bytes in, part files out
 `stores/`          where finished bytes go: the `ObjectStore` interface, and S3
@@ -57,8 +58,8 @@ The map
 Imports point one way: `cli → service · logs → server · local · client · options · signals → admin · pages · reports →
 exchange · listeners · answers · auth · body → uploads → door → registry → writer · recovery · drain → completion →
 uploader · read_back → accumulator → spool · checkpoint → credentials → tokens → grants · openapi → terms → protocols →
-upload → stores → config → layout · keys · routes · forwarded · mounts · object_options · digests · hashes → errors`.
-Pure rooms import the standard library only. `tests/test_rooms.py` holds the map to this.
+upload → stores → config → layout · keys · routes · forwarded · mounts · object_options · digests · hashes · limits →
+errors`. Pure rooms import the standard library only. `tests/test_rooms.py` holds the map to this.
 
 A byte's way: `body.RequestBody.read` → `writer.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`
 (received) → `drain.Drain` → `stores.ObjectStore.put_part` → `checkpoint.Checkpoint.add_receipt`, and the part file

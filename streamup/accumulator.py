@@ -100,7 +100,7 @@ class Accumulator:
     async def resume(self) -> None:
         """A new writer is about to add: reserve the rest of the unfinished part, which its predecessor gave back."""
         if (file := self._open) and (rest := self._wanted(file) - file.reserved) > 0:
-            await self._spool.budget.reserve(self._upload.id, rest, resumed=True)
+            await self._reserve(rest, resumed=True, begun=True)
             file.reserved += rest
         self._changed.set()  # the client's word may be another one: its single part may have to leave
 
@@ -114,7 +114,7 @@ class Accumulator:
         if wanted:
             while not self._spool.has_disk(wanted):  # noqa: ASYNC110 - as in `_begin_part`
                 await asyncio.sleep(DISK_FULL_SECONDS)
-            await self._spool.budget.reserve(self._upload.id, wanted, resumed=True)
+            await self._reserve(wanted, resumed=True)
         size, crc64nvme = (self._open.size, self._open.crc64nvme) if self._open else (0, 0)
         self._provisional = _Provisional(self._open, size, crc64nvme, wanted)
         failpoint("after_resume_provisionally")
@@ -179,10 +179,14 @@ class Accumulator:
             wanted = self._wanted(file)
             while not self._spool.has_disk(wanted):  # noqa: ASYNC110 - nobody tells us when a disk has room again
                 await asyncio.sleep(DISK_FULL_SECONDS)
-            await self._spool.budget.reserve(self._upload.id, wanted)
+            await self._reserve(wanted)
             file.reserved = wanted
         self._files[part.number] = self._open = file
         return file
+
+    async def _reserve(self, size: int, *, resumed: bool = False, begun: bool = False) -> None:
+        upload = self._upload
+        await self._spool.budget.reserve(upload.id, size, subject=upload.subject, resumed=resumed, begun=begun)
 
     def _count(self, file: PartFile, size: int) -> None:
         """`size` bytes more are in the spool."""
@@ -291,7 +295,7 @@ class Accumulator:
         self._files[file.part.number] = file
         self._new_names = True  # the process that created it may not have come to sync the directory
         file.reserved = file.size
-        self._spool.budget.take(self._upload.id, file.size)
+        self._spool.budget.take(self._upload.id, file.size, subject=self._upload.subject)
         if file.full or self._sealed:
             self._ready.append(file)
         else:

@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from streamup import errors
-from streamup.errors import NotAllowed, SpoolFull, StoreError, StreamupError, Unauthorized, UploadError
+from streamup.errors import NotAllowed, NotNow, StoreError, StreamupError, Unauthorized, UploadError
 from streamup.protocols import ResponseHead
 from streamup.stores import StoredObject
 
@@ -21,6 +21,7 @@ STATUS: Mapping[type[StreamupError], int] = {
     errors.BadRequest: 400,
     errors.Unauthorized: 401,
     errors.Forbidden: 403,
+    errors.TooOld: 403,
     errors.NotFound: 404,
     errors.NotAllowed: 405,
     errors.OffsetMismatch: 409,
@@ -37,8 +38,8 @@ STATUS: Mapping[type[StreamupError], int] = {
     errors.UnsupportedMedia: 415,
     errors.UploadBusy: 423,
     errors.NotImplementedHere: 501,
+    errors.NotNow: 503,
     errors.StoreError: 503,
-    errors.SpoolFull: 507,
     errors.SpoolError: 507,
     errors.CheckpointError: 507,
 }
@@ -79,7 +80,7 @@ def stored_object(stored: StoredObject) -> web.Response:
 def refusal(error: StreamupError, *, sends: bool, instead_of_continue: bool) -> ResponseHead:
     """An error, for a client that `sends` a body or not; `instead_of_continue`: before it has begun to."""
     status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
-    if sends and isinstance(error, SpoolFull | StoreError):
+    if sends and isinstance(error, NotNow | StoreError):
         status = 503 if instead_of_continue else 507
     headers: dict[str, str] = {}
     if isinstance(error, NotAllowed):

@@ -6,7 +6,9 @@
   This reaches into two private names of `StreamReader`, hence the bound on aiohttp's version; `tests/test_body.py`
   fails if they change.
 - A truncated body never looks like a clean end: it raises as well, with `is_eof` false.
-- A malformed chunk makes aiohttp wait for ever, so each read has a deadline of its own (`idle`).
+- A malformed chunk makes aiohttp wait for ever, so each read has a deadline of its own (`idle_seconds`).
+- Who sends a byte now and then meets no such deadline, so there is a least rate, too, over the time that we waited.
+  Time in which nobody reads (a full spool, a slow disk) is not the client's, and counts for neither.
 - The body of a request that said `Expect: 100-continue` is only asked for when somebody begins to read it.
 """
 
@@ -21,12 +23,18 @@ from aiohttp.http_exceptions import HttpProcessingError
 class RequestBody:
     """The body of one request (implements `writer.Body`)."""
 
-    def __init__(self, request: web.BaseRequest, idle_seconds: float) -> None:
+    def __init__(self, request: web.BaseRequest, idle_seconds: float, min_rate: float = 0) -> None:
+        """`idle_seconds`: how long no byte may come. `min_rate`: how many a second at least, whenever that much time
+        has been spent waiting for them.
+        """
         self.interrupted: str | None = None
         self.begun = False
         self._request = request
         self._content: StreamReader = request.content
         self.idle_seconds = idle_seconds
+        self.min_rate = min_rate
+        self._waited = 0.0
+        self._came = 0
         self._lost = False
 
     @property
@@ -44,9 +52,16 @@ class RequestBody:
             return self._drain()
         if not self.begun:
             self._begin()
+        if self._is_slow():
+            self.interrupted = f"fewer than {self.min_rate:g} bytes a second came in {self.idle_seconds:g} s of waiting"
+            return b""
+        began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(self.idle_seconds):
-                return await self._content.readany()
+                data = await self._content.readany()
+            self._waited += asyncio.get_running_loop().time() - began
+            self._came += len(data)
+            return data  # noqa: TRY300 - what follows are other ends
         except TimeoutError:
             self.interrupted = f"no byte came for {self.idle_seconds:g} s"
         except (ConnectionError, OSError):
@@ -55,6 +70,14 @@ class RequestBody:
         except (web.RequestPayloadError, HttpProcessingError) as error:
             self.interrupted = f"the body is malformed ({type(error).__name__})"
         return b""
+
+    def _is_slow(self) -> bool:
+        """Whether the least rate was missed, each time that enough time has been waited."""
+        if self._waited < self.idle_seconds or self._content.is_eof():
+            return False
+        slow = self._came < self.min_rate * self._waited
+        self._waited, self._came = 0.0, 0
+        return slow
 
     def _begin(self) -> None:
         """RFC 9110, 10.1.1: now the client may send."""

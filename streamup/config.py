@@ -10,10 +10,11 @@ not every value is a good one.
 from __future__ import annotations
 
 import base64
+import math
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -30,6 +31,9 @@ InterruptedPolicy = Literal["reject", "append", "replace", "new"]
 
 MIN_PART_BYTES = 5 * MIB
 MAX_PART_BYTES = 5 * GIB
+SUBJECT_APPENDS = 100
+"""A second: a fifth of what one process does on two cores, and twenty times what the segments of a stream need."""
+
 SPOOL_SHARE = 8
 """The spool holds at least this many parts, so that a part which was begun can always fill while others drain."""
 
@@ -266,6 +270,9 @@ def _choice(name: str, words: tuple[str, ...], default: str, text: str) -> Any:
     return _option(name, parse, default, "|".join(words), text)
 
 
+_HALF = " [default: half of all, if there are several subjects]"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All of `streamup serve`'s options, in bytes and seconds."""
@@ -326,6 +333,55 @@ class Config:
     deletes: bool = _flag("deletes", "DELETE removes stored objects, too. [default: with --local]", as_local=True)
     max_upload_bytes: int | None = _option("max-upload-size", parse_size, None, "SIZE", "Refuse larger uploads.")
     max_open_uploads: int = _option("max-open-uploads", _parse_count, "10000", "N", "Refuse more unfinished uploads.")
+    max_connections: int = _option(
+        # More streams than one process can carry, and at worst 1.6 GB: 0.8 MB each while the spool is full.
+        "max-connections",
+        _parse_count,
+        "2000",
+        "N",
+        "Serve so many clients at once; fewer where the process may not have two open files for each.",
+    )
+    max_age_seconds: float | None = _option(
+        # Where a bucket's lifecycle rule removes what is unfinished, it usually does so after a week.
+        "max-age",
+        _unless("off", parse_duration),
+        "7d",
+        "TIME|off",
+        "Interrupt an upload for good this long after it began: what has arrived is kept, and can be made the object.",
+    )
+    min_rate: int = _option(
+        # 2 kbit/s: less than any codec of speech needs, and more than a client costs its attacker who drips.
+        "min-rate",
+        parse_size,
+        "240B",
+        "SIZE",
+        "Interrupt a client that sends fewer bytes a second than this, over any --idle that we have waited for it; 0: "
+        "never.",
+    )
+    head_seconds: float = _option(
+        # A head fits into one packet or three. Longer than the keep-alive of most clients, so that they end first.
+        "head-timeout",
+        parse_duration,
+        "20s",
+        "TIME",
+        "Close a connection on which no whole request head has come for this long.",
+    )
+    subject_uploads: int | None = _option(
+        "subject-uploads", _parse_count, None, "N", "Unfinished uploads of one subject." + _HALF
+    )
+    subject_requests: int | None = _option(
+        "subject-requests", _parse_count, None, "N", "Requests of one subject at once." + _HALF
+    )
+    subject_spool_bytes: int | None = _option(
+        "subject-spool-size", parse_size, None, "SIZE", "Disk for bytes of one subject." + _HALF
+    )
+    subject_appends: int | None = _option(
+        "subject-appends",
+        _parse_count,
+        None,
+        "N",
+        f"Bodies of one subject a second. [default: {SUBJECT_APPENDS}, if there are several subjects]",
+    )
     s3_endpoint_url: str | None = _option("s3-endpoint-url", parse_url, None, "URL", "The store, if it is not AWS.")
     s3_public_endpoint_url: str | None = _option(
         "s3-public-endpoint-url", parse_url, None, "URL", "The store as clients reach it, for downloads."
@@ -548,9 +604,24 @@ def build(store: str | None, values: Mapping[str, Any]) -> Config:
             given[name] = local
     if store:
         given["bucket"], given["prefix"] = parse_store(store)
-    config = Config(**given)
+    config = _with_shares(Config(**given))
     check(config)
     return config
+
+
+def _with_shares(config: Config) -> Config:
+    """What one subject may take, where nobody has said so: no one can lock out all others, and two that behave never
+    meet a limit which the server would not have had without it. Who is alone may take all.
+    """
+    if len(config.api_key_sha256) <= 1 and not (config.jwt_secret or config.jwt_keys):
+        return config
+    shares: dict[str, Any] = {
+        "subject_uploads": -(-config.max_open_uploads // 2),
+        "subject_requests": -(-config.max_connections // 2),
+        "subject_spool_bytes": config.spool_bytes // 2,
+        "subject_appends": SUBJECT_APPENDS,
+    }
+    return replace(config, **{name: share for name, share in shares.items() if getattr(config, name) is None})
 
 
 def is_loopback(host: str) -> bool:
@@ -596,10 +667,19 @@ def _amount_objections(config: Config) -> Iterator[str]:
             f"--part-size {config.part_bytes} is more than an eighth of --spool-size {config.spool_bytes}, and uploads "
             f"would wait for each other. Set --spool-size to {needed}MiB or more, or choose smaller parts."
         )
+    if config.subject_spool_bytes is not None and config.subject_spool_bytes < config.part_bytes:
+        yield (
+            f"--subject-spool-size {config.subject_spool_bytes} has no room for one part of --part-size "
+            f"{config.part_bytes}. Set it to that at least."
+        )
     at_least_one = {
         "--parallel-parts": config.parallel_parts,
         "--max-open-uploads": config.max_open_uploads,
-        "--max-upload-size": 1 if config.max_upload_bytes is None else config.max_upload_bytes,
+        "--max-connections": config.max_connections,
+        "--subject-uploads": _or_one(config.subject_uploads),
+        "--subject-requests": _or_one(config.subject_requests),
+        "--subject-appends": _or_one(config.subject_appends),
+        "--max-upload-size": _or_one(config.max_upload_bytes),
     }
     yield from (
         f"{name} 0 would let nothing through. Set at least 1." for name, value in at_least_one.items() if not value
@@ -608,8 +688,14 @@ def _amount_objections(config: Config) -> Iterator[str]:
         "--expire": config.expire_seconds,
         "--idle": config.idle_seconds,
         "--store-timeout": config.store_timeout_seconds,
+        "--head-timeout": config.head_seconds,
+        "--max-age": math.inf if config.max_age_seconds is None else config.max_age_seconds,
     }
     yield from (f"{name} must be longer than 0, for example 30s." for name, value in above_zero.items() if value <= 0)
+
+
+def _or_one(limit: int | None) -> int:
+    return 1 if limit is None else limit
 
 
 def _store_objections(config: Config) -> Iterator[str]:

@@ -11,7 +11,16 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from streamup.config import Config
-from streamup.errors import NotImplementedHere, SpoolFull, StoreUnavailable, UploadExists
+from streamup.errors import (
+    NotImplementedHere,
+    SpoolFull,
+    SpoolShareTaken,
+    StoreUnavailable,
+    TooManyUploads,
+    TooOld,
+    UploadExists,
+    UploadShareTaken,
+)
 from streamup.grants import Grant, smallest
 from streamup.keys import expand, validate_key
 from streamup.layout import Layout, choose_layout
@@ -131,28 +140,58 @@ class Door:
     # -- what is let in -----------------------------------------------------------------------------------------
 
     def room(self) -> None:
-        """Raise `SpoolFull` if no newcomer can be let in now."""
+        """Raise `SpoolFull` or `TooManyUploads` if no newcomer can be let in now."""
         free = self._spool.files.free(self._spool.directory)
         if free < self._config.disk_floor_bytes:
             raise SpoolFull(
                 f"The disk of the spool has {free} bytes left, and {self._config.disk_floor_bytes} are kept."
             )
         if len(self._registry) >= self._config.max_open_uploads:
-            raise SpoolFull(f"{len(self._registry)} uploads are open, which is the limit. Come back later.")
+            raise TooManyUploads(
+                f"{len(self._registry)} uploads are open, which is the limit. Come back later.",
+                limit=self._config.max_open_uploads,
+            )
 
     def admit(self, upload: Upload, body: BodyTerms) -> None:
-        """Refuse a new upload and its first body where they would only wait inside (law 8). Raises as `room`."""
+        """Refuse a new upload and its first body where they would only wait inside (law 8).
+
+        Raises as `room`, `UploadShareTaken`, `SpoolShareTaken`.
+        """
         self._require_bounded(body)
         self.room()
         first, known = upload.layout.part(1).size, known_length(body)
-        if not self._spool.budget.has_room(first if known is None else min(first, known)):
+        reserve = first if known is None else min(first, known)
+        if not self._spool.budget.has_room(reserve):
             raise SpoolFull("The spool is full: uploads come in faster than the store takes them. Come back later.")
+        self._require_share(upload.subject, reserve)
 
-    def readmit(self, body: BodyTerms, grant: Grant) -> None:
-        """... and a body that goes on with an upload. Raises `TooLarge`, `NotImplementedHere`."""
+    def readmit(self, upload: Upload, body: BodyTerms, grant: Grant) -> None:
+        """... and a body that goes on with an upload. Raises `TooLarge`, `TooOld`, `NotImplementedHere`."""
         self._require_bounded(body)
         self._require_allowed(body.length)
         self._require_conditions(grant)
+        max_age = self._config.max_age_seconds
+        if max_age is not None and upload.aged(max_age, self._clock()) and body.content_length != 0:
+            raise TooOld(
+                f"Bytes are taken for {max_age:g} s after an upload began. What has arrived is kept: end it as it is "
+                f"(an empty last append, streamup finish) or cancel it, and begin another.",
+                limit=int(max_age),
+            )
+
+    def _require_share(self, subject: str, reserve: int) -> None:
+        """Refuse who would leave too little for others."""
+        most, share = self._config.subject_uploads, self._spool.budget.share
+        if most is not None and self._registry.count(subject) >= most:
+            raise UploadShareTaken(
+                f"{most} of your uploads are open, and no more may be. End or cancel some (GET /uploads lists them).",
+                limit=most,
+            )
+        if not self._spool.budget.has_share(subject, reserve):
+            raise SpoolShareTaken(
+                f"Your unfinished uploads take the {share} bytes of disk that they may. Come back when the store has "
+                "taken some of them, or cancel what was interrupted (GET /uploads lists them).",
+                limit=share or 0,
+            )
 
     def terms(self, body: BodyTerms, start: int, upload: Upload) -> Terms:
         return Terms(

@@ -26,7 +26,15 @@ StreamupError
 │   ├── Forbidden               a right credential that does not allow this, or a foreign page
 │   ├── NotAllowed              the method does not exist on this route, or is switched off
 │   ├── NotImplementedHere      what this server or its store cannot do, or cannot verify
-│   └── SpoolFull               no room for another upload now
+│   ├── TooOld                  the upload takes no more bytes; it can be ended or cancelled
+│   └── NotNow                  a limit is reached: the same request may be let in later
+│       ├── SpoolFull           no room for another upload in the spool or on its disk
+│       ├── SpoolShareTaken     ... or in the subject's share of the spool
+│       ├── TooManyUploads      as many uploads are open as may be
+│       ├── UploadShareTaken    ... or as many of the subject's
+│       ├── TooManyConnections  as many clients are connected as may be
+│       ├── RequestShareTaken   as many requests of the subject are being answered as may be
+│       └── TooManyAppends      the subject appends more often than may be
 ├── StoreError                  the object store; translated where it enters (stores/)
 │   ├── StoreUnavailable        no answer, or one that says "later": ask again
 │   │   ├── StoreThrottled      ... and send less
@@ -221,8 +229,42 @@ class NotImplementedHere(UploadError):
     title = "Not implemented"
 
 
-class SpoolFull(UploadError):
+class TooOld(UploadError):
+    title = "The upload is too old for more bytes"
+
+
+class NotNow(UploadError):
+    """A limit is reached, and later it will not be. Nothing of the request was taken."""
+
+    title = "A limit is reached"
+
+
+class SpoolFull(NotNow):
     title = "No room for another upload now"
+
+
+class SpoolShareTaken(NotNow):
+    title = "No room for another of your uploads now"
+
+
+class TooManyUploads(NotNow):
+    title = "Too many uploads are open"
+
+
+class UploadShareTaken(NotNow):
+    title = "Too many of your uploads are open"
+
+
+class TooManyConnections(NotNow):
+    title = "Too many clients are connected"
+
+
+class RequestShareTaken(NotNow):
+    title = "Too many of your requests at once"
+
+
+class TooManyAppends(NotNow):
+    title = "Appends come too fast"
 
 
 class StoreError(StreamupError):

@@ -1,19 +1,28 @@
-"""The sockets we listen on, and what every connection is held to before there is a request."""
+"""The sockets we listen on, and what every connection is held to before there is a request.
+
+asyncio's own server accepts whatever comes, until the process has no descriptor left for a part file or for SQLite, and
+aiohttp counts a connection of TLS only after its handshake. So accepting is done here, and counted from the first
+moment. Whoever comes when all places are taken gets one of `MARGIN` more: a request that comes from there is refused
+like any other that is refused at the door, in the words of its protocol (a 5xx that suits curl in place of 100 Continue
+makes tus-js-client begin anew, and curl without Expect send half a body). When those are taken, too, connections are
+closed as they come, which every client takes for a network that fails, and tries again.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import logging
+import socket
 import ssl
 from pathlib import Path
 
 from aiohttp import http_parser, web
 
-from streamup.errors import ConfigError
+from streamup.errors import ConfigError, TooManyConnections
 
 LINGER_SECONDS = 2
 """How long the rest of a refused body is read and thrown away, so that the refusal is seen and not a reset."""
-
-KEEPALIVE_SECONDS = 20
-"""Idle connections, and connections that never complete a request head."""
 
 SHUTDOWN_SECONDS = 1
 """How long answers may still be on their way once every writer has settled."""
@@ -25,48 +34,180 @@ ON_EVERY_ANSWER = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
+MARGIN = 64
+"""Places for clients who are told that there is none, beside those that are for use."""
 
-class Listeners:
-    """Applications, each on an address of its own."""
+BACKLOG = 1024
+"""Clients that the kernel lets wait for us."""
 
-    def __init__(self) -> None:
-        self._runners: list[web.AppRunner] = []
-        self._sites: list[web.TCPSite] = []
-        self.addresses: list[tuple[str, int]] = []
-        """Where they listen, in the order of `listen` (port 0 has become a real one)."""
+AT_ONCE = 64
+"""Connections that are accepted in one turn of the event loop: streams go on between them."""
 
-    async def listen(self, app: web.Application, address: tuple[str, int], tls: ssl.SSLContext | None = None) -> None:
-        """Raises `ConfigError` when the address is taken."""
+ACCEPT_AGAIN_SECONDS = 1.0
+"""After the system had no descriptor, or no memory, for another connection."""
+
+MAX_LINE_BYTES = 8190
+"""A request line: a key of 1,024 bytes, percent-encoded, takes 3,072, a token in the query another thousand or two."""
+
+MAX_FIELDS, MAX_FIELD_BYTES = 64, 8190
+"""Browsers send 20 fields, proxies add 5, metadata may be 20; the longest is tus's Upload-Metadata, or a token."""
+
+log = logging.getLogger(__name__)
+
+
+class Listener:
+    """One application on one address (of a name: on all that it has). Serves `most` clients at once."""
+
+    def __init__(self, app: web.Application, *, most: int, head_seconds: float) -> None:
+        """`head_seconds`: how long a connection may be without a whole request head."""
+        self._most = most
+        self._head_seconds = head_seconds
         app.on_response_prepare.append(_harden)
-        runner = web.AppRunner(
+        self._runner = web.AppRunner(
             app,
             access_log=None,
             auto_decompress=False,
             handler_cancellation=False,
-            keepalive_timeout=KEEPALIVE_SECONDS,
+            keepalive_timeout=head_seconds,
             lingering_time=LINGER_SECONDS,
             shutdown_timeout=SHUTDOWN_SECONDS,
             read_bufsize=256 << 10,  # with smaller ones the allocator returns and faults pages for every read
+            max_line_size=MAX_LINE_BYTES,
+            max_headers=MAX_FIELDS,
+            max_field_size=MAX_FIELD_BYTES,
         )
-        await runner.setup()
-        self._runners.append(runner)
-        site = web.TCPSite(runner, *address, ssl_context=tls, backlog=1024)
+        self._tls: ssl.SSLContext | None = None
+        self._sockets: list[socket.socket] = []
+        self._entering: dict[web.RequestHandler, asyncio.Task[None]] = {}
+        self._surplus: set[web.RequestHandler] = set()
+        self.address = ("", 0)
+        """Where it listens (port 0 has become a real one)."""
+        self.closed_at_once = 0
+        """Connections for which there was no place at all."""
+
+    def __repr__(self) -> str:
+        return f"<Listener {self.connections}/{self._most}, {len(self._surplus)} in surplus>"
+
+    @property
+    def connections(self) -> int:
+        """How many there are: in their handshake, open, and closed ones whose request still has an effect here."""
+        handshakes = sum(handler.transport is None for handler in self._entering)
+        return handshakes + len(self._server.connections)
+
+    def is_surplus(self, request: web.Request) -> bool:
+        """Whether this client was let in only to be told that there is no place."""
+        return request.protocol in self._surplus
+
+    def require_place(self, request: web.Request) -> None:
+        """Raises `TooManyConnections`."""
+        if self.is_surplus(request):
+            raise TooManyConnections(
+                f"{self._most} clients are connected, which is the limit. Come back later.", limit=self._most
+            )
+
+    async def listen(self, address: tuple[str, int], tls: ssl.SSLContext | None = None) -> None:
+        """Raises `ConfigError` when the address is taken."""
+        await self._runner.setup()
+        self._tls = tls
+        loop = asyncio.get_running_loop()
         try:
-            await site.start()
+            self._sockets = await _bound(*address)
         except OSError as error:
             raise ConfigError(f"Cannot listen on {address[0]}:{address[1]}: {error.strerror}.") from error
-        self._sites.append(site)
-        self.addresses.extend(name[:2] for name in runner.addresses[:1])
+        self.address = self._sockets[0].getsockname()[:2]
+        for listening in self._sockets:
+            loop.add_reader(listening, self._accept, listening)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """No new connections; those that are there go on."""
-        for site in self._sites:
-            await site.stop()
+        for listening in self._sockets:
+            asyncio.get_running_loop().remove_reader(listening)
+            listening.close()
 
     async def end(self) -> None:
         """End all connections. aiohttp throws away what arrives from now on."""
-        for runner in self._runners:
-            await runner.cleanup()
+        entering = list(self._entering.values())
+        for task in entering:
+            task.cancel()
+        await asyncio.gather(*entering, return_exceptions=True)
+        await self._runner.cleanup()
+
+    @property
+    def _server(self) -> web.Server:
+        server = self._runner.server
+        assert server is not None  # noqa: S101 - for the type checker: it is set up before it listens
+        return server
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Connections are waiting."""
+        taken = self.connections
+        self._surplus.intersection_update([*self._server.connections, *self._entering])
+        for _ in range(AT_ONCE):
+            try:
+                connection, _ = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                log.error("no connection can be accepted: %s", error.strerror)  # noqa: TRY400 - no fault of ours
+                self._pause(listening)
+                return
+            if taken >= self._most + MARGIN:
+                self.closed_at_once += 1
+                connection.close()
+                continue
+            handler = self._server()
+            if taken >= self._most:
+                self._surplus.add(handler)
+            self._entering[handler] = asyncio.create_task(self._enter(connection, handler), name="connection")
+            taken += 1
+
+    async def _enter(self, connection: socket.socket, handler: web.RequestHandler) -> None:
+        """A connection becomes aiohttp's, with TLS after its handshake."""
+        patience = self._head_seconds if self._tls else None
+        try:
+            connection.settimeout(0)
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: handler, connection, ssl=self._tls, ssl_handshake_timeout=patience
+            )
+        except OSError as error:
+            log.debug("a connection did not come about: %s", error)
+            connection.close()
+        finally:
+            del self._entering[handler]
+
+    def _pause(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listening)
+
+        def resume() -> None:
+            if listening.fileno() >= 0:
+                loop.add_reader(listening, self._accept, listening)
+
+        loop.call_later(ACCEPT_AGAIN_SECONDS, resume)
+
+
+async def _bound(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets, one for each address of the host ("": every interface). Raises `OSError`."""
+    found = await asyncio.get_running_loop().getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    sockets: list[socket.socket] = []
+    refused: OSError | None = None
+    for family, _, _, _, address in dict.fromkeys(found):
+        try:
+            listening = socket.create_server(address, family=family, backlog=BACKLOG)
+        except OSError as error:
+            refused = error
+            if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:  # a machine may be without IPv6
+                break
+        else:
+            listening.settimeout(0)
+            sockets.append(listening)
+    if refused and (not sockets or refused.errno == errno.EADDRINUSE):
+        for listening in sockets:
+            listening.close()
+        raise refused
+    return sockets
 
 
 async def _harden(_: web.Request, response: web.StreamResponse) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -63,6 +64,7 @@ class Registry:
         spool: Spool,
         *,
         expire_seconds: float,
+        max_age_seconds: float | None,
         clock: Callable[[], float],
         grant_now: Callable[[str], Grant | None],
     ) -> None:
@@ -70,10 +72,12 @@ class Registry:
         self._checkpoint = checkpoint
         self._spool = spool
         self._expire_seconds = expire_seconds
+        self._max_age_seconds = max_age_seconds
         self._clock = clock
         self._grant_now = grant_now
         self._live: dict[str, Live] = {}
         self._by_key: dict[str, list[Live]] = {}
+        self._by_subject = Counter[str]()
         self._tasks = set[asyncio.Task[Any]]()
         self._last_order = 0
         self.released = asyncio.Event()
@@ -92,6 +96,10 @@ class Registry:
     def __getitem__(self, key: str) -> Sequence[Live]:
         """The live uploads of a key, oldest first."""
         return tuple(self._by_key.get(key, ()))
+
+    def count(self, subject: str) -> int:
+        """How many live uploads are this subject's."""
+        return self._by_subject[subject]
 
     def get(self, upload_id: str) -> Live | None:
         return self._live.get(upload_id)
@@ -174,6 +182,7 @@ class Registry:
         upload = live.upload
         self._live[upload.id] = live
         self._by_key.setdefault(upload.key, []).append(live)
+        self._by_subject[upload.subject] += 1
         if upload.state in LIVE:
             live.drain = self.spawn(self._drain(live), f"drain {upload.id}")
         else:
@@ -365,6 +374,9 @@ class Registry:
     def _drop(self, live: Live) -> None:
         if self._live.get(live.upload.id) is live:
             del self._live[live.upload.id]
+            self._by_subject[live.upload.subject] -= 1
+            if not self._by_subject[live.upload.subject]:
+                del self._by_subject[live.upload.subject]
         same_key = self._by_key.get(live.upload.key, [])
         if live in same_key:
             same_key.remove(live)
@@ -443,12 +455,14 @@ class Registry:
         return live, found.synced
 
     async def _upkeep(self) -> None:
-        """Expire what nobody came back for, and forget what nobody needs to ask for any more."""
-        expire = self._expire_seconds
+        """Expire what nobody came back for, stop who adds for too long, forget what nobody asks for any more."""
+        expire, max_age = self._expire_seconds, self._max_age_seconds
         while True:
-            await asyncio.sleep(min(UPKEEP_SECONDS, expire / 2))
+            await asyncio.sleep(min(UPKEEP_SECONDS, expire / 2, UPKEEP_SECONDS if max_age is None else max_age / 2))
             now = self._clock()
             for live in self:
+                if live.writer and live.upload.aged(max_age, now):
+                    live.writer.stop("this upload has been open for as long as one may be (--max-age)")
                 if live.writer is None and (at := live.upload.expires(expire)) is not None and at <= now:
                     await self._attempt(self._expire(live, now))
             await self._attempt(self._checkpoint.forget(now - KEEP_SECONDS))

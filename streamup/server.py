@@ -40,7 +40,8 @@ from streamup.errors import (
 )
 from streamup.exchange import Exchange, authority_of, cut, front_of, head_of, headers_of, target
 from streamup.grants import Grant, decide
-from streamup.listeners import Listeners, require_c_parser, tls_context
+from streamup.limits import Pace, Requests
+from streamup.listeners import Listener, require_c_parser, tls_context
 from streamup.pages import Pages
 from streamup.protocols import (
     Append,
@@ -77,6 +78,9 @@ CONTINUE_SECONDS = 0.9
 PRESIGNED_SECONDS = 3600
 """How long the URL of a download may be begun with, and no longer than the credential that it was asked with."""
 
+ADMIN_CONNECTIONS = 32
+"""Probes, a scraper and an operator: they find a place however many clients there are."""
+
 EXPOSED = ("ETag", "Repr-Digest", *(f"x-amz-checksum-{name}" for name in Checksum if name is not Checksum.NONE))
 """What pages of other origins may read, beside the fields of the protocols."""
 
@@ -96,12 +100,18 @@ class Server:
         self._exposed = ", ".join(dict.fromkeys([*EXPOSED, *(f for p in self._protocols for f in p.response_fields)]))
         self._pages = Pages()
         self._admin = Admin(config, uploads, store)
-        self._listeners = Listeners()
+        self._requests = Requests(config.subject_requests)
+        self._pace = Pace(config.subject_appends)
+        self._public = Listener(self._application(), most=config.max_connections, head_seconds=config.head_seconds)
+        self._listeners = [self._public]
+        if config.admin_listen:
+            application = self._admin.application()
+            self._listeners.append(Listener(application, most=ADMIN_CONNECTIONS, head_seconds=config.head_seconds))
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """Where it listens: public, admin."""
-        return self._listeners.addresses
+        return [listener.address for listener in self._listeners]
 
     async def start(self) -> None:
         """Listen. Raises `ConfigError` when an address is taken, a certificate is wrong, or aiohttp was built without
@@ -110,15 +120,17 @@ class Server:
         require_c_parser()
         config = self._config
         tls = tls_context(config.tls_cert, config.tls_key) if config.tls_cert else None
-        await self._listeners.listen(self._application(), config.listen, tls)
+        await self._public.listen(config.listen, tls)
         if config.admin_listen:
-            await self._listeners.listen(self._admin.application(), config.admin_listen)
+            await self._listeners[-1].listen(config.admin_listen)
 
     async def stop(self) -> None:
         """Close the listeners, settle the uploads, and only then end the connections."""
-        await self._listeners.close()
+        for listener in self._listeners:
+            listener.close()
         await self._uploads.stop(self._config.grace_seconds)
-        await self._listeners.end()
+        for listener in self._listeners:
+            await listener.end()
 
     def _application(self) -> web.Application:
         app = web.Application()
@@ -132,7 +144,7 @@ class Server:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         began = asyncio.get_running_loop().time()
-        body = RequestBody(request, self._config.idle_seconds)
+        body = RequestBody(request, self._config.idle_seconds, self._config.min_rate)
         exchange: Exchange | None = None
         grant: Grant | None = None
         intent: Intent | None = None
@@ -141,11 +153,10 @@ class Server:
             grant = self._authorizer.authorize(exchange.head)
             _check_expectation(request)
             intent = self._uploads.door.named(exchange.protocol.understand(exchange.head))
-            addressed = await self._uploads.addressed(intent)
-            decide(grant, exchange.head.method, intent, addressed, deletes=self._config.deletes)
-            if grant.idle_seconds is not None:
-                body.idle_seconds = grant.idle_seconds
-            response = await self._answer(exchange, intent, grant)
+            self._public.require_place(request)
+            with self._requests.one_more(grant.subject):
+                await self._decide(exchange, intent, grant)
+                response = await self._answer(exchange, intent, grant)
         except (UploadError, StoreError, SpoolError, CheckpointError) as error:
             in_time = asyncio.get_running_loop().time() - began < CONTINUE_SECONDS
             sends = isinstance(intent, Create | Append)
@@ -168,6 +179,7 @@ class Server:
         headers = headers_of(request, front_of(request, self._config.trusted_proxies))
         try:
             self._authorizer.admit(RequestHead(method=request.method, headers=headers), linked=True)
+            self._public.require_place(request)
             response = self._pages.answer(request.method, target(request.raw_path))
         except UploadError as error:
             response = answers.problem(answers.refusal(error, sends=False, instead_of_continue=False))
@@ -176,7 +188,7 @@ class Server:
     def _leaving(self, request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
         """What is on every answer, whoever made it."""
         self._add_cors(request, response)
-        if request.can_read_body:
+        if request.can_read_body or self._public.is_surplus(request):
             response.force_close()
         return response
 
@@ -191,6 +203,14 @@ class Server:
             self._authorizer.authorize(authority_of(request, headers))
             raise
         return Exchange(request, head, body, next(p for p in self._protocols if p.speaks(head)), front)
+
+    async def _decide(self, exchange: Exchange, intent: Intent, grant: Grant) -> None:
+        """Whether this may be done, and with how much patience for its body. Raises as `decide`."""
+        addressed = await self._uploads.addressed(intent)
+        decide(grant, exchange.head.method, intent, addressed, deletes=self._config.deletes)
+        body = exchange.body
+        body.idle_seconds = body.idle_seconds if grant.idle_seconds is None else grant.idle_seconds
+        body.min_rate = body.min_rate if grant.min_rate is None else grant.min_rate
 
     async def _answer(self, exchange: Exchange, intent: Intent, grant: Grant) -> web.StreamResponse:  # noqa: PLR0911 - one for each intent
         """The one place where intents are told apart, for all protocols."""
@@ -218,6 +238,9 @@ class Server:
     async def _receive(self, exchange: Exchange, intent: Create | Append, grant: Grant) -> ResponseHead:
         """Take the body, and answer when its outcome is known or the store has taken too long."""
         writer: Writer | None = None
+        now = asyncio.get_running_loop().time()
+        if delay := self._pace.delay(grant.subject, now, hurried=exchange.body.awaited):
+            await asyncio.sleep(delay)
         try:
             if isinstance(intent, Create):
                 writer = await self._uploads.create(intent, grant, hurried=exchange.body.awaited)

@@ -11,6 +11,7 @@ import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -35,6 +36,9 @@ PROBE_SECONDS = 15.0
 
 PROBE_AGAIN_SECONDS = 3.0
 
+OWN_DESCRIPTORS = 200
+"""Open files that are not a client's: 30 at rest, a hundred for the places of `listeners.MARGIN` and admin, and air."""
+
 MOUNTINFO = Path("/proc/self/mountinfo")
 """Where Linux tells what is mounted. Elsewhere there is no such file, and nothing is known."""
 
@@ -47,7 +51,7 @@ async def serve(config: Config) -> None:
     What starts later is stopped earlier: the listener first, the embedded store last.
     """
     os.umask(0o077)  # whatever is written from now on, the database and the store's files too, is for this user alone
-    _raise_descriptors()
+    config = _within_descriptors(config, _raise_descriptors())
     stop = asyncio.create_task(stop_signal().wait(), name="stop signal")
     async with AsyncExitStack() as stack:
         # A task of its own, so that a signal also ends a start that waits for a store which does not answer.
@@ -62,11 +66,31 @@ async def serve(config: Config) -> None:
         log.info("stopping: no new requests, and %g s for parts on their way", config.grace_seconds)
 
 
-def _raise_descriptors() -> None:
-    """As many open files as we may have: each client takes one, and the usual 1,024 are soon gone."""
+def _raise_descriptors() -> int:
+    """As many open files as we may have: each client takes two, and the usual 1,024 are soon gone."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):  # macOS calls it unlimited, and then refuses that
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _within_descriptors(config: Config, descriptors: int) -> Config:
+    """No more connections than there are open files for: each needs its socket and a part file, each part on its way a
+    file and a socket to the store, and some are for SQLite, the admin listener and the libraries.
+    """
+    most = (descriptors - OWN_DESCRIPTORS - 2 * config.parallel_parts) // 2
+    if descriptors == resource.RLIM_INFINITY or most >= config.max_connections:
+        return config
+    if most < 1:
+        raise ConfigError(
+            f"This process may open {descriptors} files, which leaves none for clients. Allow it more (ulimit -n), or "
+            "set a smaller --parallel-parts."
+        )
+    log.warning(
+        "--max-connections %d is lowered to %d: this process may open %d files (ulimit -n)",
+        *(config.max_connections, most, descriptors),
+    )
+    return replace(config, max_connections=most)
 
 
 async def _start(config: Config, stack: AsyncExitStack) -> str:
@@ -83,7 +107,7 @@ async def _start(config: Config, stack: AsyncExitStack) -> str:
     jitter = random.Random()  # noqa: S311 - spreads retries, protects nothing
     uploader = Uploader(store, checkpoint, files, parallel_parts=config.parallel_parts, clock=time.time, jitter=jitter)
     await _ask_store(store, uploader, stack)
-    spool = Spool(directory, config.spool_bytes, files, floor=config.disk_floor_bytes)
+    spool = Spool(directory, config.spool_bytes, files, floor=config.disk_floor_bytes, share=config.subject_spool_bytes)
     # Hexadecimal: an id may begin a word on the command line, and a "-" there would be an option.
     authorizer = Authorizer.of(config)
     uploads = Uploads(

@@ -20,6 +20,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from awscrt import checksums
 
@@ -119,28 +120,48 @@ class PartFile:
         return self.size == self.part.size
 
 
+class _Waiting(NamedTuple):
+    owner: str
+    subject: str
+    size: int
+    resumed: bool
+    begun: bool
+    granted: asyncio.Future[None]
+
+
 class Budget:
     """Bytes of disk that part files may take, handed out in order of arrival.
 
     While others wait, an owner that holds its share or more (the budget by the number of owners) is passed over, so
     one fast upload cannot take the room in which the slow ones must live. Whoever comes back to a part that it had
     begun is neither passed over nor held up: some such rest always fits, and its part must fill before it can leave.
+
+    `share` bounds what the owners of one subject hold together (None: nothing does). Who waits for that only stands in
+    nobody's way.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, share: int | None = None) -> None:
         self.size = size
         self.headroom = size // 8
+        self.share = share
         self.reserved = 0
         self._held: dict[str, int] = {}
-        self._waiting: list[tuple[str, int, bool, asyncio.Future[None]]] = []
+        self._subjects: dict[str, str] = {}
+        self._of_subject: dict[str, int] = {}
+        self._waiting: list[_Waiting] = []
 
     def __repr__(self) -> str:
         return f"<Budget {self.reserved}/{self.size}, {len(self._held)} owners, {len(self._waiting)} waiting>"
 
-    async def reserve(self, owner: str, size: int, *, resumed: bool = False) -> None:
-        """Wait until `size` bytes are ours. Cancelled while waiting: nothing is held, or it is given back."""
+    async def reserve(
+        self, owner: str, size: int, *, subject: str = "", resumed: bool = False, begun: bool = False
+    ) -> None:
+        """Wait until `size` bytes are ours. Cancelled while waiting: nothing is held, or it is given back.
+
+        `begun`: it is the rest of a part that was begun, which the subject's share does not bound.
+        """
         granted = asyncio.get_running_loop().create_future()
-        self._waiting.append((owner, size, resumed, granted))
+        self._waiting.append(_Waiting(owner, subject, size, resumed, begun, granted))
         self._grant()
         try:
             await granted
@@ -151,21 +172,37 @@ class Budget:
                 self.release(owner, size)  # granted and cancelled in the same turn of the loop
             raise
 
-    def take(self, owner: str, size: int) -> None:
+    def take(self, owner: str, size: int, *, subject: str = "") -> None:
         """What a restart found on the disk: it is there, room or not."""
         self.reserved += size
         self._held[owner] = self._held.get(owner, 0) + size
+        self._subjects[owner] = subject
+        self._of_subject[subject] = self._of_subject.get(subject, 0) + size
 
     def release(self, owner: str, size: int) -> None:
         self.reserved -= size
         self._held[owner] = self._held.get(owner, 0) - size
+        subject = self._subjects.get(owner, "")
+        self._of_subject[subject] = self._of_subject.get(subject, 0) - size
         if self._held[owner] <= 0:
             del self._held[owner]
+            self._subjects.pop(owner, None)
+        if self._of_subject[subject] <= 0:
+            del self._of_subject[subject]
         self._grant()
 
     def has_room(self, size: int) -> bool:
-        """Whether a newcomer that begins a part of `size` would be served at once."""
-        return not self._waiting and self._fits(size, resumed=False)
+        """Whether a newcomer that begins a part of `size` would be served at once, as far as others are concerned."""
+        return not any(self._has_share(entry) for entry in self._waiting) and self._fits(size, resumed=False)
+
+    def has_share(self, subject: str, size: int) -> bool:
+        """Whether the subject may hold `size` bytes more. One that holds nothing may, rather than never."""
+        held = self._of_subject.get(subject, 0)
+        return self.share is None or held == 0 or held + size <= self.share
+
+    def _has_share(self, entry: _Waiting) -> bool:
+        beyond = self.headroom if entry.resumed else 0
+        return entry.begun or self.has_share(entry.subject, entry.size - beyond)
 
     def _fits(self, size: int, *, resumed: bool) -> bool:
         """A part that is larger than the budget (the operator has made it smaller) goes alone, rather than never."""
@@ -173,28 +210,31 @@ class Budget:
 
     def _grant(self) -> None:
         """Serve whoever may be served, oldest first; a newcomer with a large request is not overtaken by small ones."""
-        waiting, self._waiting = [entry for entry in self._waiting if not entry[3].done()], []
-        owners = len(self._held.keys() | {entry[0] for entry in waiting})
+        waiting, self._waiting = [entry for entry in self._waiting if not entry.granted.done()], []
+        contenders = {entry.owner for entry in waiting if self._has_share(entry)}
+        owners = len(self._held.keys() | contenders)
         blocked = False
         for entry in waiting:
-            owner, size, resumed, granted = entry
-            held = self._held.get(owner, 0)
-            crowded = not resumed and len(waiting) > 1 and held > 0 and held + size > self.size // owners
-            if not crowded and (resumed or not blocked) and self._fits(size, resumed=resumed):
-                self.take(owner, size)
-                granted.set_result(None)
+            held = self._held.get(entry.owner, 0)
+            crowded = not entry.resumed and len(contenders) > 1 and held > 0 and held + entry.size > self.size // owners
+            passed_over = crowded or not self._has_share(entry)
+            if not passed_over and (entry.resumed or not blocked) and self._fits(entry.size, resumed=entry.resumed):
+                self.take(entry.owner, entry.size, subject=entry.subject)
+                entry.granted.set_result(None)
             else:
                 self._waiting.append(entry)
-                blocked |= not resumed and not crowded
+                blocked |= not entry.resumed and not passed_over
 
 
 class Spool:
     """The directory of part files. Every method but `sync` is meant for the event loop: one short system call."""
 
-    def __init__(self, directory: Path, size: int, files: Files, *, floor: int = 0) -> None:
-        """`size`: bytes for part files in all. `floor`: bytes that no new part may take from the disk's last ones."""
+    def __init__(self, directory: Path, size: int, files: Files, *, floor: int = 0, share: int | None = None) -> None:
+        """`size`: bytes for part files in all; `share`: in all of one subject. `floor`: bytes that no new part may take
+        from the disk's last ones.
+        """
         self.directory = directory
-        self.budget = Budget(size)
+        self.budget = Budget(size, share)
         self.files = files
         self.floor = floor
 

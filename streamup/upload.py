@@ -198,6 +198,10 @@ class Upload:
         if self.state is not State.OPEN:
             raise UploadBusy(f"All bytes of this upload have arrived; it is {self.state}.")
 
+    def aged(self, seconds: float | None, now: float) -> bool:
+        """Whether it began so long ago (None: it never has). Then it takes no more bytes, and may still be sealed."""
+        return seconds is not None and now - self.created >= seconds
+
     @property
     def failure(self) -> UploadError | None:
         """Why there is no object, for an upload that has ended without one."""

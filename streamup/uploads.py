@@ -75,7 +75,13 @@ class Uploads:
         self._spool = spool
         self._clock = clock
         self._registry = Registry(
-            uploader, checkpoint, spool, expire_seconds=config.expire_seconds, clock=clock, grant_now=grant_now
+            uploader,
+            checkpoint,
+            spool,
+            expire_seconds=config.expire_seconds,
+            max_age_seconds=config.max_age_seconds,
+            clock=clock,
+            grant_now=grant_now,
         )
         self.door = Door(config, self._registry, uploader.store, spool, clock=clock, random_token=random_token)
         self._queues = WeakValueDictionary[str, asyncio.Lock]()
@@ -344,7 +350,7 @@ class Uploads:
         `offset` None is the policy `append`: wherever the upload is; an empty body then adds and seals nothing.
         """
         upload = live.upload
-        self.door.readmit(body, grant)
+        self.door.readmit(upload, body, grant)
         async with live.entry:
             upload.require_open()
             await self._registry.stop_writer(live, "another request went on with this upload")

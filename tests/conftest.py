@@ -89,7 +89,7 @@ class Service:
         self.files = files
         self.executor = ThreadPoolExecutor(1, "checkpoint")
         self.checkpoint = Checkpoint(config.data / "checkpoint.sqlite", self.executor)
-        self.spool = Spool(config.data / "spool", config.spool_bytes, files)
+        self.spool = Spool(config.data / "spool", config.spool_bytes, files, share=config.subject_spool_bytes)
         self.uploader = Uploader(
             store,
             self.checkpoint,

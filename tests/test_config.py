@@ -388,6 +388,24 @@ def test_a_bucket_leaves_them_off():
     assert (config.bucket, config.prefix, config.downloads, config.deletes) == ("bucket", "p/", False, False)
 
 
+def shares(**values):
+    config = build("s3://bucket", values)
+    return config.subject_uploads, config.subject_requests, config.subject_spool_bytes, config.subject_appends
+
+
+@pytest.mark.parametrize("values", [{}, {"api_key_sha256": (b"1",)}])
+def test_who_can_only_be_alone_may_take_all(values):
+    assert shares(**values) == (None,) * 4
+
+
+@pytest.mark.parametrize(
+    "values", [{"api_key_sha256": (b"1", b"2")}, {"jwt_secret": "x" * 40}, {"jwt_keys": Path("k")}]
+)
+def test_of_several_subjects_none_takes_more_than_half(values):
+    assert shares(**values) == (5000, 1000, 5 << 30, 100)
+    assert shares(**values, subject_uploads=7, subject_appends=8, max_connections=3) == (7, 2, 5 << 30, 8)
+
+
 @pytest.mark.parametrize(("store", "local"), [(None, False), ("s3://b/p", True)])
 def test_exactly_one_place_for_objects(store, local):
     with pytest.raises(ConfigError, match="Say where objects go"):
@@ -430,6 +448,13 @@ def test_what_is_fine(changes):
         ({"part_bytes": 8 * MIB + 1, "spool_bytes": 64 * MIB}, "Set --spool-size to 65MiB"),
         ({"parallel_parts": 0}, "--parallel-parts 0"),
         ({"max_open_uploads": 0}, "--max-open-uploads 0"),
+        ({"max_connections": 0}, "--max-connections 0"),
+        ({"subject_uploads": 0}, "--subject-uploads 0"),
+        ({"subject_requests": 0}, "--subject-requests 0"),
+        ({"subject_appends": 0}, "--subject-appends 0"),
+        ({"subject_spool_bytes": 1}, "--subject-spool-size 1 has no room"),
+        ({"head_seconds": 0.0}, "--head-timeout"),
+        ({"max_age_seconds": 0.0}, "--max-age"),
         ({"max_upload_bytes": 0}, "--max-upload-size 0"),
         ({"expire_seconds": 0}, "--expire must be longer"),
         ({"idle_seconds": 0}, "--idle must be longer"),

@@ -17,7 +17,7 @@ NEUTRAL = {"failpoints"}
 
 PURE = {
     *("layout", "keys", "routes", "forwarded", "mounts", "object_options", "digests", "terms", "openapi", "upload"),
-    *("errors", "protocols", "grants", "stores"),
+    *("errors", "limits", "protocols", "grants", "stores"),
 }
 """Rooms that need the standard library only (of `stores`, the interface; its siblings talk to real stores)."""
 

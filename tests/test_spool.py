@@ -372,6 +372,42 @@ async def test_who_is_left_alone_by_a_cancellation_is_not_crowded_any_more():
     assert await done(more) == [True]
 
 
+def share_of(budget, subject, owner, size, **how):
+    return asyncio.create_task(budget.reserve(owner, size, subject=subject, **how))
+
+
+async def test_a_subject_waits_for_its_share_and_stands_in_nobodys_way():
+    budget = Budget(80, share=40)
+    await share_of(budget, "s", "a", 30)
+    await share_of(budget, "s", "b", 10)
+    more, other = share_of(budget, "s", "c", 1), share_of(budget, "t", "d", 20)
+    assert await done(more, other) == [False, True]
+    assert [True, False] == [budget.has_room(5), budget.has_share("s", 1)]
+    fast = share_of(budget, "t", "d", 10)  # those who only wait for their share make it no crowd
+    assert await done(fast) == [True]
+    budget.release("b", 1)
+    assert await done(more) == [True]
+    budget.release("a", 30)
+    budget.release("b", 9)
+    budget.release("c", 1)
+    budget.release("d", 30)
+    assert (0, {}, {}, {}) == (budget.reserved, budget._held, budget._subjects, budget._of_subject)
+
+
+async def test_a_share_leaves_parts_that_were_begun_their_rest_and_who_resumes_an_eighth():
+    budget = Budget(80, share=20)
+    budget.take("a", 25, subject="s")
+    begun, resumed = (
+        share_of(budget, "s", "a", 10, resumed=True, begun=True),
+        share_of(budget, "s", "b", 5, resumed=True),
+    )
+    assert await done(begun, resumed) == [True, False]
+    budget.release("a", 10)
+    assert await done(resumed) == [True]
+    alone = share_of(budget, "t", "c", 30)
+    assert await done(alone) == [True], "rather than never"
+
+
 async def test_a_budget_of_half_parts_lets_every_one_of_them_fill():
     budget = Budget(80)
     owners = [f"u{number}" for number in range(13)]

@@ -31,6 +31,7 @@ from streamup.errors import (
     SpoolFull,
     StoreUnavailable,
     TooLarge,
+    TooManyUploads,
     UploadBusy,
     UploadExists,
     WriterStopped,
@@ -699,7 +700,7 @@ async def test_a_disk_below_its_floor_is_refused_at_the_door(start):
 async def test_there_are_only_so_many_uploads(start):
     async with start(max_open_uploads=1) as process:
         await process.interrupted(b"abc")
-        with pytest.raises(SpoolFull):
+        with pytest.raises(TooManyUploads):
             await process.create(key="other")
 
 

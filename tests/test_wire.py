@@ -299,6 +299,20 @@ async def test_tls_and_its_sender_that_leaves_after_the_last_chunk(start_service
     assert service.data("a") == data
 
 
+async def test_a_handshake_takes_a_place_from_its_beginning(start_service, monkeypatch, certificate):
+    monkeypatch.setattr(listeners, "MARGIN", 0)
+    service = await start_service(max_connections=2, tls_cert=certificate[0], tls_key=certificate[1], head_seconds=0.5)
+    silent = [await service.connect(), await service.connect()]
+    await eventually(lambda: service.server._public.connections == 2)
+    with pytest.raises(OSError):  # noqa: PT011 - an SSLError, a reset or an end
+        await service.connect(tls=trusting(certificate))
+    for client in silent:
+        await client.ended(seconds=2)
+    await eventually(lambda: service.server._public.connections == 0)
+    client = await service.connect(tls=trusting(certificate))
+    assert (await client.ask("PUT", "/objects/a", b"body")).status == 201
+
+
 async def test_tls_sends_no_session_tickets(start_service, certificate):
     service = await start_service(tls_cert=certificate[0], tls_key=certificate[1])
     client = await service.connect(tls=trusting(certificate))
@@ -383,18 +397,16 @@ async def stream(client: Client) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"PUT /objects/a HTTP/1.1\r\nHost: 127", b"\r\n"])
-async def test_a_connection_that_never_completes_a_head_is_closed(start_service, monkeypatch, sent):
-    monkeypatch.setattr(listeners, "KEEPALIVE_SECONDS", 0.3)
-    service = await start_service()
+async def test_a_connection_that_never_completes_a_head_is_closed(start_service, sent):
+    service = await start_service(head_seconds=0.3)
     client = await service.connect()
     if sent:
         await client.send(sent)
     await client.ended(seconds=2)
 
 
-async def test_an_idle_connection_is_closed_and_a_slow_stream_is_not(start_service, monkeypatch):
-    monkeypatch.setattr(listeners, "KEEPALIVE_SECONDS", 0.3)
-    service = await start_service()
+async def test_an_idle_connection_is_closed_and_a_slow_stream_is_not(start_service):
+    service = await start_service(head_seconds=0.3)
     client, _ = await service.begin()
     idle = await service.connect()
     assert (await idle.ask("GET", "/uploads")).status == 200

@@ -1,0 +1,363 @@
+"""What keeps one client, or a thousand, from taking what the others need: shares, paces, least rates, places, ages.
+
+On whole services; what belongs to the budget alone is in test_spool.py. A thousand real attackers are in
+test_attack.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import resource
+import socket
+from hashlib import sha256
+
+import pytest
+from conftest import BODY, PART_BYTES, REST, START
+from raw_client import CHUNKED, EXPECT, LAST_CHUNK, Client, at, chunk, eventually, head, place, refused
+
+from streamup import listeners, registry
+from streamup.config import Config
+from streamup.errors import ConfigError, RequestShareTaken, TooManyAppends
+from streamup.limits import BURST_SECONDS, DELAY_SECONDS, HURRIED_DELAY_SECONDS, Pace, Requests
+from streamup.service import _within_descriptors
+
+pytestmark = pytest.mark.usefixtures("impatient")
+
+KEYS = {name: f"the key of {name}, which is long" for name in ("one", "other")}
+TWO_SUBJECTS = tuple(sha256(key.replace(" ", "-").encode()).digest() for key in KEYS.values())
+
+
+def as_(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {KEYS[name].replace(' ', '-')}"}
+
+
+ONE, OTHER = as_("one"), as_("other")
+TUS = {"Tus-Resumable": "1.0.0"}
+DRAFT = {"Upload-Draft-Interop-Version": "7", "Upload-Complete": "?1"}
+"""A client that knows how to resume, and says 503 means later."""
+
+
+async def stay(service, key, headers, data=b"x"):
+    """A writer that is there and says no more."""
+    client = await service.connect()
+    await client.send(head("PUT", f"/objects/{key}", CHUNKED | headers) + chunk(data))
+    await eventually(lambda: any(live.upload.key == key and live.upload.received for live in service.uploads._registry))
+    return client
+
+
+# -- of one subject -------------------------------------------------------------------------------------------------
+
+
+def test_requests_are_counted_while_they_last():
+    requests = Requests(2)
+    with requests.one_more("a"), requests.one_more("b"):
+        with requests.one_more("a"), pytest.raises(RequestShareTaken) as refusal, requests.one_more("a"):
+            pass
+        assert refusal.value.numbers == {"limit": 2}
+        assert "2 of 2 subjects" in repr(requests)
+        with requests.one_more("a"):
+            pass
+    assert "0 of 0 subjects" in repr(requests)
+
+
+def test_nobody_is_counted_out_where_there_is_no_limit():
+    requests, pace = Requests(None), Pace(None)
+    with requests.one_more("a"), requests.one_more("a"):
+        assert [pace.delay("a", 0.0) for _ in range(1000)] == [0.0] * 1000
+    assert "0 subjects" in repr(pace)
+
+
+def test_a_pace_gives_way_to_a_burst_then_slows_down_then_refuses():
+    pace, now = Pace(8), 100.0
+    assert [pace.delay("a", now) for _ in range(17)] == [0.0] * 17, "what comes together, and one"
+    assert [pace.delay("a", now) for _ in range(4)] == [0.125, 0.25, 0.375, DELAY_SECONDS]
+    with pytest.raises(TooManyAppends) as refusal:
+        pace.delay("a", now)
+    assert refusal.value.numbers == {"limit": 8}
+    assert pace.delay("b", now) == 0, "others are not concerned"
+    assert pace.delay("a", now + 0.125) == DELAY_SECONDS, "a refusal does not count"
+
+
+def test_who_waits_for_100_is_not_delayed_for_long():
+    pace = Pace(16)
+    for _ in range(33):
+        pace.delay("a", 0.0)
+    assert pace.delay("a", 0.0, hurried=True) == 0.0625 < HURRIED_DELAY_SECONDS
+    with pytest.raises(TooManyAppends):
+        pace.delay("a", 0.0, hurried=True)
+
+
+def test_in_the_long_run_it_is_the_pace_and_one_after_another_is_never_refused():
+    pace, now, count = Pace(50), 0.0, 0
+    while now < 60:
+        now += pace.delay("a", now) + 0.001
+        count += 1
+    assert count == pytest.approx(60 * 50 + BURST_SECONDS * 50, rel=0.01)
+
+
+def test_a_pace_remembers_nobody_for_long():
+    pace = Pace(10)
+    for number in range(10_000):
+        pace.delay(f"subject {number}", number / 1000)
+    assert len(pace._due) <= 102, "those of the last tenth of a second"
+
+
+async def test_one_subject_cannot_open_all_uploads(start_service):
+    service = await start_service(api_key_sha256=TWO_SUBJECTS, subject_uploads=2, idle_seconds=0.3)
+    await stay(service, "a", ONE)
+    await stay(service, "b", ONE)
+    answer = refused(await service.ask("PUT", "/objects/c", b"body", ONE), 507, limit=2)
+    assert "retry-after" in answer.headers
+    assert "GET /uploads" in answer.detail
+    assert refused(await service.ask("PUT", "/objects/c", None, ONE | CHUNKED | EXPECT), 503).interim == ()
+    assert (await service.ask("PUT", "/objects/c", b"body", OTHER)).status == 201
+    for one in (await service.ask("GET", "/uploads", headers=ONE)).json["uploads"]:
+        assert (await service.ask("DELETE", f"/uploads/{one['id']}", headers=ONE)).status == 204
+    assert (await service.ask("PUT", "/objects/c", b"body", ONE)).status == 201
+    assert not service.uploads._registry._by_subject
+
+
+async def test_one_subject_cannot_keep_all_of_the_server_busy(start_service):
+    service = await start_service(api_key_sha256=TWO_SUBJECTS, subject_requests=1)
+    writer = await stay(service, "a", ONE)
+    refused(await service.ask("PUT", "/objects/b", b"body", ONE), 507, limit=1)
+    refused(await service.ask("PUT", "/objects/b", None, ONE | CHUNKED | EXPECT), 503)
+    refused(await service.ask("PUT", "/objects/b", b"body", ONE | DRAFT), 503)
+    refused(await service.ask("POST", "/uploads", b"", ONE | TUS | {"Upload-Length": "3"}), 503)
+    assert (await service.ask("HEAD", "/uploads/x", headers=ONE | TUS)).status == 423, "or tus-js-client begins anew"
+    assert (await service.ask("PUT", "/objects/b", b"body", OTHER)).status == 201
+    await writer.send(LAST_CHUNK)
+    assert (await writer.answer()).status == 201
+    assert (await service.ask("PUT", "/objects/b", b"body", ONE)).status == 201
+
+
+async def test_appends_of_one_subject_are_slowed_down_then_refused(start_service):
+    service = await start_service(api_key_sha256=TWO_SUBJECTS, subject_appends=2)
+    began = asyncio.get_running_loop().time()
+    for number in range(6):  # a burst of four, the one that is due, and one that waits half a second
+        assert (await service.ask("PUT", f"/objects/{number}", b"body", ONE)).status == 201
+    assert asyncio.get_running_loop().time() - began > 0.4
+    refused(await service.ask("PUT", "/objects/a", None, ONE | CHUNKED | EXPECT), 503, limit=2)
+    answers = await asyncio.gather(*(service.ask("PUT", f"/objects/b{n}", b"body", ONE) for n in range(4)))
+    assert 507 in {answer.status for answer in answers}
+    assert (await service.ask("PUT", "/objects/a", b"body", OTHER)).status == 201
+
+
+async def test_one_subject_cannot_hold_all_of_the_spool(start_service):
+    """With digests: such appends reserve everything before their first byte, and need never send one."""
+    service = await start_service(
+        api_key_sha256=TWO_SUBJECTS, spool_bytes=64 * PART_BYTES, subject_spool_bytes=32 * PART_BYTES
+    )
+    digest = {"Content-Digest": "sha-256=:" + "A" * 43 + "=:", "Upload-Complete": "?0"}
+    budget, slow = service.spool.budget, []
+    for number in range(4):
+        client = await service.connect()
+        headers = ONE | digest | {"Content-Length": str(8 * PART_BYTES)}
+        await client.send(head("POST", f"/uploads?key=slow{number}", headers) + b"x")
+        await eventually(lambda number=number: budget.reserved == 8 * (number + 1) * PART_BYTES)
+        slow.append(client)
+    refused(await service.ask("PUT", "/objects/a", b"body", ONE), 507, limit=32 * PART_BYTES)
+    assert (await service.ask("PUT", "/objects/a", BODY, OTHER)).status == 201
+    for client in slow:
+        client.close()
+    await eventually(lambda: not budget.reserved)
+    assert (await service.ask("PUT", "/objects/a", b"body", ONE)).status == 201
+    assert (budget._of_subject, budget._subjects) == ({}, {})
+
+
+async def test_who_waits_for_its_own_share_goes_on_when_there_is_room(start_service):
+    service = await start_service(
+        api_key_sha256=TWO_SUBJECTS, spool_bytes=64 * PART_BYTES, subject_spool_bytes=2 * PART_BYTES
+    )
+    gate = service.store.hold("put_part")
+    one = await service.connect()
+    await one.send(head("PUT", "/objects/a", CHUNKED | ONE) + chunk(BODY) + LAST_CHUNK)
+    one.methods.append("PUT")
+    await eventually(lambda: service.spool.budget._waiting)
+    other = asyncio.create_task(service.ask("PUT", "/objects/b", BODY, OTHER))
+    await gate.reached(4)
+    gate.release()
+    assert ((await one.answer()).status, (await other).status) == (201, 201)
+    assert service.data("a") == service.data("b") == BODY
+
+
+# -- of one body, and of one upload ---------------------------------------------------------------------------------
+
+
+async def drip(client: Client, piece: bytes, every: float) -> None:
+    try:
+        while True:
+            await client.send(chunk(piece))
+            await asyncio.sleep(every)
+    except ConnectionError:
+        pass
+
+
+async def test_who_drips_is_interrupted_and_what_came_is_kept(start_service):
+    service = await start_service(idle_seconds=0.3, min_rate=1000)
+    client, _ = await service.begin()
+    dripping = asyncio.create_task(drip(client, b"x", 0.05))
+    answer = refused(await client.answer(), 409)
+    assert "fewer than 1000 bytes a second" in answer.detail.lower()
+    await dripping
+    upload = await service.becomes("a", writer=False)
+    assert upload["offset"] > len(START)
+    rest = await service.ask("PUT", "/objects/a", REST, place(upload["offset"]))
+    assert rest.status == 201
+
+
+async def test_who_is_slow_and_fast_enough_is_not_interrupted(start_service):
+    service = await start_service(idle_seconds=0.2, min_rate=1000)
+    client, _ = await service.begin(data=b"x" * 500)
+    for _ in range(8):
+        await asyncio.sleep(0.1)
+        await client.send(chunk(b"x" * 300))
+    await client.send(LAST_CHUNK)
+    client.methods.append("PUT")
+    assert (await client.answer()).json["size"] == 500 + 8 * 300
+
+
+async def test_time_in_which_nobody_reads_is_not_the_clients(start_service):
+    service = await start_service(idle_seconds=0.2, min_rate=1 << 40, spool_bytes=8 * PART_BYTES)
+    gate = service.store.hold("put_part")
+    client = await service.connect()
+    await client.send(head("PUT", "/objects/a", CHUNKED) + chunk(BODY) * 4 + LAST_CHUNK)
+    client.methods.append("PUT")
+    await eventually(lambda: service.spool.budget._waiting)
+    with pytest.raises(TimeoutError):
+        await client.answer(seconds=0.5)
+    client.methods.append("PUT")
+    gate.release()
+    assert (await client.answer()).status == 201
+
+
+async def test_an_upload_takes_bytes_for_so_long_whatever_its_writer_does_and_can_then_be_ended(start_service):
+    service = await start_service(max_age_seconds=1.5, min_rate=0)
+    client, upload_id = await service.begin()
+    dripping = asyncio.create_task(drip(client, b"x", 0.05))
+    assert "open for as long as" in refused(await client.answer(), 409).detail
+    await dripping
+    offset = (await service.becomes("a", writer=False))["offset"]
+    answer = refused(await service.ask("PATCH", f"/uploads/{upload_id}", b"more", at(offset, complete=True)), 403)
+    assert "streamup finish" in answer.detail
+    refused(await service.ask("PUT", "/objects/a?interrupted=append", b"more"), 403)
+    refused(await service.ask("PATCH", f"/uploads/{upload_id}", b"", TUS | {"Upload-Offset": str(offset)}), 415)
+    ended = await service.ask("PATCH", f"/uploads/{upload_id}", b"", at(offset, complete=True))
+    assert (ended.status, ended.json["size"]) == (201, offset)
+
+
+async def test_sealed_uploads_have_no_age(start_service, monkeypatch):
+    monkeypatch.setattr(registry, "UPKEEP_SECONDS", 0.05)
+    service = await start_service(max_age_seconds=0.2)
+    gate = service.store.hold("put_object")
+    sending = asyncio.create_task(service.ask("PUT", "/objects/a", b"body"))
+    await gate.reached(1)
+    await asyncio.sleep(0.4)
+    gate.release()
+    assert (await sending).status == 201
+
+
+# -- of connections -------------------------------------------------------------------------------------------------
+
+
+BOTH_LOOPS = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+
+
+@BOTH_LOOPS
+async def test_who_finds_no_place_is_told_so_in_its_own_words_and_comes_in_when_somebody_has_left(start_service):
+    service = await start_service(max_connections=2)
+    writer = await stay(service, "live", {}, START)
+    silent = await service.connect()
+    refused(await service.ask("PUT", "/objects/a", b"body"), 507, limit=2)
+    in_place_of_100 = refused(await service.ask("PUT", "/objects/a", None, CHUNKED | EXPECT), 503)
+    assert (in_place_of_100.interim, "retry-after" in in_place_of_100.headers) == ((), True)
+    refused(await service.ask("POST", "/uploads", b"", TUS | {"Upload-Length": "3"}), 503)
+    assert (await service.ask("HEAD", "/uploads/x", headers=TUS)).status == 423
+    client = await service.connect()
+    refused(await client.ask("GET", "/uploads"), 503)
+    assert await client.ended(seconds=1) == b"", "its place is for the next one"
+    await writer.send(chunk(REST) + LAST_CHUNK)  # nobody who is inside is disturbed
+    writer.methods.append("PUT")
+    assert (await writer.answer()).status == 201
+    silent.close()
+    await eventually(lambda: service.server._public.connections < 2)
+    assert (await service.ask("PUT", "/objects/a", b"body")).status == 201
+
+
+@BOTH_LOOPS
+async def test_beyond_the_margin_connections_are_closed_and_the_admin_listener_has_places_of_its_own(
+    start_service, monkeypatch
+):
+    monkeypatch.setattr(listeners, "MARGIN", 1)
+    service = await start_service(max_connections=1)
+    inside = [await service.connect() for _ in range(2)]
+    await eventually(lambda: service.server._public.connections == 2)
+    for _ in range(3):
+        assert await (await service.connect()).ended(seconds=1) == b""
+    assert service.server._public.closed_at_once == 3
+    admin = await Client.connect(service.admin_address)
+    assert (await admin.ask("GET", "/readyz")).status == 200
+    admin.close()
+    refused(await inside[1].ask("PUT", "/objects/a", b"body"), 507)
+    assert (await inside[0].ask("PUT", "/objects/a", b"body")).status == 201
+
+
+@BOTH_LOOPS
+async def test_small_packets_are_not_held_back(service):
+    client = await service.connect()
+    assert (await client.ask("GET", "/uploads")).status == 200
+    (handler,) = service.server._public._server.connections
+    connection = handler.transport.get_extra_info("socket")
+    assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_when_the_system_has_no_descriptor_left_accepting_pauses_and_goes_on(start_service, monkeypatch, caplog):
+    monkeypatch.setattr(listeners, "ACCEPT_AGAIN_SECONDS", 0.1)
+    service = await start_service()
+    accept, left = socket.socket.accept, [OSError(errno.EMFILE, "Too many open files")]
+
+    def exhausted(listening: socket.socket):
+        if left:
+            raise left.pop()
+        return accept(listening)
+
+    monkeypatch.setattr(socket.socket, "accept", exhausted)
+    assert (await service.ask("GET", "/uploads")).status == 200
+    assert (left, caplog.text.count("Too many open files")) == ([], 1)
+
+
+def test_connections_are_no_more_than_there_are_descriptors_for(caplog):
+    config = Config(max_connections=2000, parallel_parts=8)
+    assert _within_descriptors(config, 1 << 20) == _within_descriptors(config, resource.RLIM_INFINITY) == config
+    lowered = _within_descriptors(config, 1024).max_connections
+    assert 2 * lowered + 2 * 8 < 1024 - 150
+    assert "2000 is lowered to 404" in caplog.text
+    with pytest.raises(ConfigError, match="ulimit -n"):
+        _within_descriptors(config, 200)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"X-Long": "x" * (listeners.MAX_FIELD_BYTES + 1)},
+        {f"X-{n}": "x" for n in range(listeners.MAX_FIELDS)},
+        {"X" * (listeners.MAX_FIELD_BYTES + 1): "x"},
+    ],
+    ids=["value", "number", "name"],
+)
+async def test_a_head_has_a_size(service, fields, caplog):
+    client = await service.connect()
+    await client.send(head("PUT", "/objects/a", CHUNKED | fields))
+    client.methods.append("PUT")
+    assert (await client.answer()).status == 400
+    assert await client.ended(seconds=1) == b""
+    caplog.clear()
+
+
+async def test_a_request_line_has_a_size_and_every_key_fits(service, caplog):
+    key = "/".join(["%C3%A9" * 84] * 6)
+    assert (await service.ask("PUT", f"/objects/{key}", b"body")).status == 201
+    client = await service.connect()
+    assert (await client.ask("PUT", "/objects/" + "a" * listeners.MAX_LINE_BYTES, b"body")).status == 400
+    caplog.clear()
