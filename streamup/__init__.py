@@ -41,7 +41,9 @@ The map
 `reports`          what a client is told while it still sends
 `listeners`        the sockets, and what every connection is held to before there is a request
 `server`           the aiohttp application
-`admin`            ... and that of the admin listener: for probes, and the operator's commands
+`admin`            ... and that of the admin listener: for probes, monitoring, and the operator's commands
+`metrics`          what monitoring reads: numbers, looked up when somebody asks
+`audit`            who has done what: a record for each upload, and for each refusal
 `answers`          outcomes and errors as responses: one table error → status
 `auth`, `config`   who asks, and whether they are heard; what the operator decides
 `credentials`      whom the server knows: API keys and the keys of tokens, exchanged as a whole
@@ -56,10 +58,10 @@ The map
 =================  ==============================================================================================
 
 Imports point one way: `cli → service · logs → server · local · client · options · signals → admin · pages · reports →
-exchange · listeners · answers · auth · body → uploads → door → registry → writer · recovery · drain → completion →
-uploader · read_back → accumulator → spool · checkpoint → credentials → tokens → grants · openapi → terms → protocols →
-upload → stores → config → layout · keys · routes · forwarded · mounts · object_options · digests · hashes · limits →
-errors`. Pure rooms import the standard library only. `tests/test_rooms.py` holds the map to this.
+exchange · listeners · answers · metrics · auth · body → uploads → door → registry → writer · recovery · drain →
+completion → uploader · read_back → accumulator → spool · checkpoint · audit → credentials → tokens → grants · openapi →
+terms → protocols → upload → stores → config → layout · keys · routes · forwarded · mounts · object_options · digests ·
+hashes · limits → errors`. Pure rooms import the standard library only. `tests/test_rooms.py` holds the map to this.
 
 A byte's way: `body.RequestBody.read` → `writer.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`
 (received) → `drain.Drain` → `stores.ObjectStore.put_part` → `checkpoint.Checkpoint.add_receipt`, and the part file

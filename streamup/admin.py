@@ -1,49 +1,120 @@
-"""The admin listener's application: for probes, and for the operator's commands on the same machine."""
+"""The admin listener's application: for probes and monitoring, and for the operator's commands on the same machine.
+
+Orchestrators and Prometheus send no credential, so none is asked for. Whoever reaches this listener learns that the
+server lives, whether it is ready, and numbers; nothing that names a key, an upload or a client, and no reason: those
+are for this machine, and in the log. What can be asked at no cost costs the store and the disk nothing: answers are
+kept for a second, however many ask.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict
+from typing import Any, Generic, TypeVar
 
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from streamup import answers
+from streamup.auth import cannot_be_rebound
 from streamup.config import Config, is_loopback
 from streamup.errors import CheckpointError, StreamupError
-from streamup.routes import ADMIN, HEALTH, HOLDINGS, READINESS
+from streamup.metrics import Metrics
+from streamup.routes import ADMIN, HEALTH, HOLDINGS, METRICS, READINESS
 from streamup.stores import ObjectStore
 from streamup.uploads import Uploads
 
 READY_SECONDS = 5.0
 """How long the store may take to show that it is there."""
 
+KEPT_SECONDS = 1.0
+"""How long an answer that costs something is good for whoever else asks."""
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Kept(Generic[T]):
+    """What is found out once for all who ask within `KEPT_SECONDS`. Whoever is cancelled leaves it to the others."""
+
+    def __init__(self, find: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._find = find
+        self._finding: asyncio.Task[T] | None = None
+        self._until = 0.0
+
+    async def get(self) -> T:
+        now = asyncio.get_running_loop().time()
+        if self._finding is None or (self._finding.done() and now >= self._until):
+            self._finding = asyncio.create_task(self._find(), name="what admin was asked")
+            self._until = now + KEPT_SECONDS
+        return await asyncio.shield(self._finding)
+
 
 class Admin:
-    """`/healthz` (the process lives), `/readyz` (it can take uploads), `/holdings` (what `streamup sweep` spares)."""
+    """`/healthz` (the process lives), `/readyz` (it can take uploads), `/metrics`, `/holdings` (for `sweep`)."""
 
-    def __init__(self, config: Config, uploads: Uploads, store: ObjectStore) -> None:
+    def __init__(self, config: Config, uploads: Uploads, store: ObjectStore, metrics: Metrics) -> None:
         self._config = config
         self._uploads = uploads
         self._store = store
+        self._metrics = metrics
+        self._objection = Kept(self._find_objection)
+        self._numbers = Kept(self._read_numbers)
+        self._told: str | None = None
 
     def application(self) -> web.Application:
-        handlers = {HEALTH: self._healthz, READINESS: self._readyz, HOLDINGS: self._holdings}
-        app = web.Application()
+        handlers = {
+            HEALTH: self._healthz,
+            READINESS: self._readyz,
+            METRICS: self._show_metrics,
+            HOLDINGS: self._holdings,
+        }
+        app = web.Application(middlewares=[self._guard])
         for route in ADMIN:
             app.router.add_get(route.path, handlers[route])
         return app
 
+    @web.middleware
+    async def _guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """A page can point a name of its own at this listener (DNS rebinding), and would then read what it answers."""
+        if not cannot_be_rebound(request.headers.get("Host"), self._config.allowed_hosts):
+            return web.Response(status=403, text="This server does not go by that name (--allowed-host NAME).\n")
+        return await handler(request)
+
     async def _healthz(self, _: web.Request) -> web.Response:
         return web.Response(text="alive\n")
 
-    async def _readyz(self, _: web.Request) -> web.Response:
+    async def _readyz(self, request: web.Request) -> web.Response:
+        objection = await self._objection.get()
+        if objection is None:
+            return web.Response(text="ready\n")
+        why = f": {objection}" if is_loopback(request.remote or "") else ""
+        return web.Response(status=503, text=f"not ready{why}\n")
+
+    async def _find_objection(self) -> str | None:
+        """Why no upload can be taken now. The log says it once."""
+        objection = None
         try:
             self._uploads.door.room()
             async with asyncio.timeout(READY_SECONDS):
-                await self._store.ready()
+                await asyncio.gather(self._store.ready(), self._uploads.require_checkpoint())
         except (StreamupError, TimeoutError) as error:
-            return web.Response(status=503, text=f"not ready: {error or 'the store does not answer'}\n")
-        return web.Response(text="ready\n")
+            objection = str(error) or f"the store or the disk did not answer within {READY_SECONDS:g} s"
+        if objection != self._told:
+            log.warning("not ready: %s", objection) if objection else log.info("ready again")
+            self._told = objection
+        return objection
+
+    async def _show_metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=await self._numbers.get(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+    async def _read_numbers(self) -> bytes:
+        return self._metrics.text()
 
     async def _holdings(self, request: web.Request) -> web.Response:
         """For this machine only, and for no page: it names keys and uploads."""

@@ -5,7 +5,6 @@ What a protocol says in its own words is in protocols/; here is what suits them 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from json import dumps
 from typing import Any
@@ -46,8 +45,6 @@ STATUS: Mapping[type[StreamupError], int] = {
 """Error → status. The most specific class counts."""
 
 RETRY_SECONDS = 5
-
-log = logging.getLogger(__name__)
 
 
 def response(head: ResponseHead) -> web.Response:
@@ -105,7 +102,6 @@ def _problem(error: StreamupError, status: int) -> dict[str, Any]:
     document: dict[str, Any] = {"type": "about:blank", "title": "The server could not do it", "status": status}
     if isinstance(error, UploadError):
         return document | {"title": error.title, "detail": error.detail} | error.numbers
-    log.warning("refused: %s", error)
     if isinstance(error, StoreError):
         return document | {"detail": "The object store does not answer as it should. Ask again later."}
     return document | {"detail": "The state directory's disk has a fault or is full. What was announced is kept."}

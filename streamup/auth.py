@@ -15,7 +15,7 @@ No I/O, and nothing of a credential in any message.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Protocol, Self
@@ -111,6 +111,17 @@ class Authorizer:
             raise Forbidden(
                 "Pages of other origins may not use this server. Its operator can allow one: --cors-origin."
             )
+
+
+def cannot_be_rebound(host: str | None, names: Collection[str]) -> bool:
+    """Whether no page can have pointed the name in this `Host` at us: an address, a name of loopback, one that the
+    operator has named (`names`), or one without a dot (`streamup:9464` in a container's network), which no public
+    domain is.
+    """
+    if host is None:  # as in `_check_host`
+        return True
+    name = _without_port(host.lower()).rstrip(".")
+    return is_loopback(name) or _is_address(name) or name in names or (bool(name) and "." not in name)
 
 
 def _is_preflight(head: RequestHead) -> bool:

@@ -212,6 +212,10 @@ class Checkpoint:
         """Where the objects of this state go."""
         await self._transact("place", lambda db: db.execute("REPLACE INTO setting VALUES ('place', ?)", (place,)))
 
+    async def require_writable(self) -> None:
+        """Commit something that changes nothing. Raises `CheckpointError`."""
+        await self._transact("ask", lambda db: db.execute("UPDATE setting SET value = value"))
+
     async def forget(self, before: float) -> None:
         """Drop what ended before this time and holds nothing in the store any more."""
         ended = (

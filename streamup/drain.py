@@ -90,7 +90,9 @@ class Drain:
             return await completion.complete()
         async with self._shared.creation(self._upload.key):
             await self._abort_orphans()
-        return await completion.put()
+        stored = await completion.put()
+        self._shared.stored_bytes += stored.size
+        return stored
 
     async def abort(self) -> None:
         """Leave no multipart upload behind. Raises `StoreRefused`; waits out an outage."""
@@ -154,6 +156,7 @@ class Drain:
         failpoint("before_receipt")
         await self._shared.checkpoint.add_receipt(self._upload.id, receipt, hashes)
         self._upload.add_receipt(receipt, hashes)
+        self._shared.stored_bytes += receipt.size
         self._parts.discard(file)
 
     async def _put_part(self, file: PartFile) -> Receipt:

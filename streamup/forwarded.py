@@ -1,7 +1,8 @@
-"""Whom the client thinks it is talking to, when a reverse proxy stands between.
+"""Whom the client thinks it is talking to, and where it is, when a reverse proxy stands between.
 
 `Forwarded` (RFC 7239) and `X-Forwarded-Host`, `-Proto`, `-Prefix` are believed from trusted proxies only, and of a list
 only the last element: that one our own proxy has written, and everything left of it may be the client's invention.
+Addresses are believed as far to the left as trusted proxies have written them.
 
 What `Forwarded` says about scheme and host is the whole of it, since X-Forwarded-* beside it may come from elsewhere.
 If it cannot be read, neither is believed: an unclosed quote from a client swallows what the proxy appended.
@@ -10,7 +11,7 @@ If it cannot be read, neither is believed: an unclosed quote from a client swall
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import unquote
@@ -70,6 +71,42 @@ def front(peer: str | None, headers: Mapping[str, str], trusted: Collection[IPv4
     return Front(_scheme(forwarded.get("proto", "")), _host(forwarded.get("host", "")), prefix)
 
 
+def client(peer: str | None, headers: Mapping[str, str], trusted: Collection[IPv4Network | IPv6Network]) -> str | None:
+    """The address that the request came from: the last that is no trusted proxy's; `peer` where none says more.
+
+    A proxy writes one of `Forwarded` and `X-Forwarded-For` and may pass a client's other one on: where both name an
+    address they must agree, or neither is believed.
+    """
+    told = {_walk(peer, hops, trusted) for hops in (_forwarded_for(headers), _x_forwarded_for(headers)) if hops}
+    return told.pop() if len(told) == 1 else peer
+
+
+def _walk(peer: str | None, hops: Sequence[str], trusted: Collection[IPv4Network | IPv6Network]) -> str | None:
+    for hop in reversed(hops):
+        if not _is_trusted(peer, trusted) or (address := _address(hop)) is None:
+            break
+        peer = address
+    return peer
+
+
+def _forwarded_for(headers: Mapping[str, str]) -> Sequence[str]:
+    elements = _elements(", ".join(_lines(headers, "Forwarded")))
+    return [element["for"] for element in elements or () if "for" in element]
+
+
+def _x_forwarded_for(headers: Mapping[str, str]) -> Sequence[str]:
+    return [hop for hop in ",".join(_lines(headers, "X-Forwarded-For")).split(",") if hop.strip(" \t")]
+
+
+def _address(text: str) -> str | None:
+    """The address in `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` or `[2001:db8::1]:80`; None of a name or nonsense."""
+    found = re.fullmatch(r"\[([0-9A-Fa-f:.]+)\](?::\d+)?|([0-9.]+)(?::\d+)?|([0-9A-Fa-f:.]+)", text.strip(" \t"))
+    try:
+        return str(ip_address(found[1] or found[2] or found[3])) if found else None
+    except ValueError:
+        return None
+
+
 def _is_trusted(peer: str | None, trusted: Collection[IPv4Network | IPv6Network]) -> bool:
     try:
         address = ip_address(peer or "")
@@ -80,10 +117,13 @@ def _is_trusted(peer: str | None, trusted: Collection[IPv4Network | IPv6Network]
     return any(address in network or (mapped is not None and mapped in network) for network in trusted)
 
 
-def _last_line(headers: Mapping[str, str], name: str) -> str:
+def _lines(headers: Mapping[str, str], name: str) -> Sequence[str]:
     """A header may come in several lines (a multidict's `items` has them all); `headers[name]` is the client's."""
-    lines = [value for key, value in headers.items() if key.lower() == name.lower()]
-    return lines[-1] if lines else ""
+    return [value for key, value in headers.items() if key.lower() == name.lower()]
+
+
+def _last_line(headers: Mapping[str, str], name: str) -> str:
+    return next(reversed(_lines(headers, name)), "")
 
 
 def _last_element(headers: Mapping[str, str], name: str) -> str:
@@ -91,22 +131,28 @@ def _last_element(headers: Mapping[str, str], name: str) -> str:
 
 
 def _forwarded(line: str) -> dict[str, str] | None:
-    """The pairs of the last element (RFC 7239, 4), names in lower case. None if the line is malformed."""
-    pairs: dict[str, str] = {}
+    """The pairs of the last element. None if the line is malformed."""
+    elements = _elements(line)
+    return None if elements is None else elements[-1]
+
+
+def _elements(line: str) -> Sequence[dict[str, str]] | None:
+    """The pairs of each element (RFC 7239, 4), names in lower case. None if the line is malformed."""
+    elements: list[dict[str, str]] = []
     position, separator = 0, ","
     while separator:
         found = _PAIR.match(line, position)
         if found is None:
             return None
         if separator == ",":
-            pairs = {}
+            elements.append({})
         name, quoted, plain, separator = found.groups()
         position = found.end()
-        if name and name.lower() in pairs:
+        if name and name.lower() in elements[-1]:
             return None
         if name:
-            pairs[name.lower()] = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-    return pairs
+            elements[-1][name.lower()] = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+    return elements
 
 
 # --- plausible values

@@ -1,10 +1,15 @@
-"""Log records as lines on stderr, for people or for machines: nothing that a client has sent can forge one."""
+"""Log records as lines on stderr, for people or for machines: nothing that a client has sent can forge one.
+
+A record may have fields: `log.info("…", extra={"fields": {…}})`, in JSON beside the message, in text behind it.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from streamup.client.table import printable
@@ -16,6 +21,7 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = f"{time} {record.levelname.lower():8} {record.name}: {printable(record.getMessage())}"
+        line = " ".join([line, *(f"{name}={_word(value)}" for name, value in _fields(record).items())])
         if record.exc_info:
             traceback = self.formatException(record.exc_info).split("\n")
             line = "\n    ".join([line, *map(printable, traceback)])
@@ -31,10 +37,22 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": printable(record.getMessage()),
+            **_fields(record),
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry)
+
+
+def _fields(record: logging.LogRecord) -> Mapping[str, object]:
+    fields: Mapping[str, object] = getattr(record, "fields", {})
+    return fields
+
+
+def _word(value: object) -> str:
+    """A value that cannot be taken for another field: in quotes unless it is a plain word."""
+    text = str(value)
+    return text if re.fullmatch(r"[\w./:@+-]+", text, re.ASCII) else json.dumps(text)
 
 
 def start(log_format: str) -> None:

@@ -49,9 +49,10 @@ PUBLIC = (OBJECT, UPLOADS, UPLOAD, *OPEN)
 
 HEALTH = Route("/healthz", ("GET", "HEAD"))
 READINESS = Route("/readyz", ("GET", "HEAD"))
+METRICS = Route("/metrics", ("GET", "HEAD"))
 HOLDINGS = Route("/holdings", ("GET", "HEAD"))
 
-ADMIN = (HEALTH, READINESS, HOLDINGS)
+ADMIN = (HEALTH, READINESS, METRICS, HOLDINGS)
 
 
 def find(path: str) -> tuple[Route, str] | None:

@@ -20,7 +20,7 @@ from contextlib import nullcontext
 
 from aiohttp import web
 
-from streamup import answers, routes
+from streamup import answers, audit, forwarded, routes
 from streamup.admin import Admin
 from streamup.auth import Authorizer
 from streamup.body import RequestBody
@@ -42,6 +42,7 @@ from streamup.exchange import Exchange, authority_of, cut, front_of, head_of, he
 from streamup.grants import Grant, decide
 from streamup.limits import Pace, Requests
 from streamup.listeners import Listener, require_c_parser, tls_context
+from streamup.metrics import Metrics, Numbers
 from streamup.pages import Pages
 from streamup.protocols import (
     Append,
@@ -90,7 +91,9 @@ log = logging.getLogger(__name__)
 class Server:
     """The public listener and the admin listener."""
 
-    def __init__(self, config: Config, uploads: Uploads, store: ObjectStore, authorizer: Authorizer) -> None:
+    def __init__(
+        self, config: Config, uploads: Uploads, store: ObjectStore, authorizer: Authorizer, metrics: Metrics
+    ) -> None:
         self._config = config
         self._uploads = uploads
         self._store = store
@@ -99,7 +102,7 @@ class Server:
         self._protocols = [protocol(self._limits) for protocol in PROTOCOLS]
         self._exposed = ", ".join(dict.fromkeys([*EXPOSED, *(f for p in self._protocols for f in p.response_fields)]))
         self._pages = Pages()
-        self._admin = Admin(config, uploads, store)
+        self._admin = Admin(config, uploads, store, metrics)
         self._requests = Requests(config.subject_requests)
         self._pace = Pace(config.subject_appends)
         self._public = Listener(self._application(), most=config.max_connections, head_seconds=config.head_seconds)
@@ -107,6 +110,8 @@ class Server:
         if config.admin_listen:
             application = self._admin.application()
             self._listeners.append(Listener(application, most=ADMIN_CONNECTIONS, head_seconds=config.head_seconds))
+        self._refusals = audit.Refusals()
+        metrics.registry.register(Numbers(uploads.census, self._refusals.counted, self._public))
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -131,6 +136,7 @@ class Server:
         await self._uploads.stop(self._config.grace_seconds)
         for listener in self._listeners:
             await listener.end()
+        self._refusals.finish()
 
     def _application(self) -> web.Application:
         app = web.Application()
@@ -145,12 +151,13 @@ class Server:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         began = asyncio.get_running_loop().time()
         body = RequestBody(request, self._config.idle_seconds, self._config.min_rate)
+        asker = self._asks(request)
         exchange: Exchange | None = None
         grant: Grant | None = None
         intent: Intent | None = None
         try:
             exchange = self._meet(request, body)
-            grant = self._authorizer.authorize(exchange.head)
+            grant = asker.grant = self._authorizer.authorize(exchange.head)
             _check_expectation(request)
             intent = self._uploads.door.named(exchange.protocol.understand(exchange.head))
             self._public.require_place(request)
@@ -164,6 +171,7 @@ class Server:
             if exchange:
                 refusal = exchange.protocol.refuse(exchange.head, error, refusal)
             response = answers.problem(refusal)
+            self._refusals.add(error, refusal.status, request.method, exchange.head if exchange else None)
             if exchange and grant is not None:
                 self._add_offset(exchange.head, grant, response)
         except Exception:
@@ -174,15 +182,22 @@ class Server:
             response.headers["Location"] = exchange.outside(location)
         return self._leaving(request, response)
 
+    def _asks(self, request: web.Request) -> audit.Asker:
+        """From here on this client is behind what is done."""
+        return audit.asks(forwarded.client(request.remote, request.headers, self._config.trusted_proxies))
+
     async def _show(self, request: web.Request) -> web.StreamResponse:
         """What is the same for everybody. A link to it may stand on any page, and no credential is asked for."""
+        self._asks(request)
         headers = headers_of(request, front_of(request, self._config.trusted_proxies))
         try:
             self._authorizer.admit(RequestHead(method=request.method, headers=headers), linked=True)
             self._public.require_place(request)
             response = self._pages.answer(request.method, target(request.raw_path))
         except UploadError as error:
-            response = answers.problem(answers.refusal(error, sends=False, instead_of_continue=False))
+            refusal = answers.refusal(error, sends=False, instead_of_continue=False)
+            response = answers.problem(refusal)
+            self._refusals.add(error, refusal.status, request.method, None)
         return self._leaving(request, response)
 
     def _leaving(self, request: web.Request, response: web.StreamResponse) -> web.StreamResponse:

@@ -21,13 +21,14 @@ from streamup.checkpoint import Checkpoint
 from streamup.config import Config
 from streamup.errors import ConfigError, StoreError, StoreUnavailable
 from streamup.local import LocalStore
+from streamup.metrics import Metrics
 from streamup.mounts import file_system, is_remote
 from streamup.recovery import boot_id
 from streamup.server import Server
 from streamup.signals import stop_signal
 from streamup.spool import Files, Spool
 from streamup.stores.probe import probe
-from streamup.stores.s3 import S3Store
+from streamup.stores.s3 import Observer, S3Store
 from streamup.uploader import Uploader
 from streamup.uploads import Uploads
 
@@ -102,7 +103,8 @@ async def _start(config: Config, stack: AsyncExitStack) -> str:
     checkpoint = Checkpoint(config.data / "checkpoint.sqlite", stack.enter_context(ThreadPoolExecutor(1, "checkpoint")))
     await checkpoint.open()
     stack.push_async_callback(checkpoint.close)
-    store = await _open_store(config, stack)
+    metrics = Metrics()
+    store = await _open_store(config, metrics, stack)
     files = Files()
     jitter = random.Random()  # noqa: S311 - spreads retries, protects nothing
     uploader = Uploader(store, checkpoint, files, parallel_parts=config.parallel_parts, clock=time.time, jitter=jitter)
@@ -119,7 +121,9 @@ async def _start(config: Config, stack: AsyncExitStack) -> str:
         random_token=lambda: secrets.token_hex(16),
         grant_now=authorizer.grant_now,
     )
-    server = Server(config, uploads, store, authorizer)
+    server = Server(config, uploads, store, authorizer, metrics)
+    watch = asyncio.create_task(metrics.watch_loop(), name="event loop lag")
+    stack.callback(watch.cancel)
     await uploads.recover(boot_id())
     await checkpoint.keep_place(config.place)
     stack.push_async_callback(server.stop)
@@ -158,13 +162,13 @@ def _require_local_disk(*directories: Path) -> None:
                 )
 
 
-async def _open_store(config: Config, stack: AsyncExitStack) -> S3Store:
+async def _open_store(config: Config, metrics: Metrics, stack: AsyncExitStack) -> S3Store:
     """The store, and what it can do."""
     local = await stack.enter_async_context(LocalStore(config.data, config.bucket)) if config.local else None
-    return await stack.enter_async_context(store_for(config, local))
+    return await stack.enter_async_context(store_for(config, local, metrics.observe))
 
 
-def store_for(config: Config, local: LocalStore | None = None) -> S3Store:
+def store_for(config: Config, local: LocalStore | None = None, observe: Observer | None = None) -> S3Store:
     """The store that is configured; not entered yet."""
     return S3Store(
         config.bucket,
@@ -176,6 +180,7 @@ def store_for(config: Config, local: LocalStore | None = None) -> S3Store:
         parallel_parts=config.parallel_parts,
         access_key=local.access_key if local else None,
         secret_key=local.secret_key if local else None,
+        observe=observe,
     )
 
 

@@ -140,6 +140,8 @@ class Uploader:
         self.slots = Slots(parallel_parts)
         self.clock = clock
         self.available = True
+        self.stored_bytes = 0
+        """What the store has confirmed since the start, in parts and in objects that needed none."""
         self.opened = asyncio.Event()
         """Cleared while the store's profile is not known: nothing is sent then, so that one upload is sent one way."""
         self.opened.set()

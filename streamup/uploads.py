@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from weakref import WeakValueDictionary
 
+from streamup import audit
 from streamup.accumulator import Accumulator
 from streamup.checkpoint import Checkpoint, Holdings
 from streamup.config import Config
@@ -33,7 +34,7 @@ from streamup.errors import (
 )
 from streamup.grants import Grant, unknown_upload
 from streamup.protocols import Append, BodyTerms, Cancel, Create, Inspect, Intent, Look
-from streamup.registry import Registry
+from streamup.registry import Census, Registry
 from streamup.spool import Spool
 from streamup.terms import begin_append, judged_whole, seal_at
 from streamup.upload import State, Upload
@@ -260,6 +261,10 @@ class Uploads:
         """What of any upload is left, here and in the store."""
         return await self._checkpoint.holdings()
 
+    async def require_checkpoint(self) -> None:
+        """Raises `CheckpointError` if what happens to uploads cannot be recorded now."""
+        await self._checkpoint.require_writable()
+
     async def look_all(self, grant: Grant) -> list[Upload]:
         """One's own live uploads, oldest first, then those that ended last."""
         found = {live.upload.id: live.upload for live in self._registry}
@@ -293,6 +298,10 @@ class Uploads:
         if live is None or live.writer is None:
             return None
         return live.writer.added / max(self._clock() - live.writer.began, 0.001)
+
+    def census(self) -> Census:
+        """What the operator's metrics are made of."""
+        return self._registry.census()
 
     def held(self, upload_id: str) -> str | None:
         """Why the store does not take this upload now, though it answers; None if it does."""
@@ -329,6 +338,7 @@ class Uploads:
             ):
                 raise UploadBusy("An upload to this key is being completed. Delete it when that is done.")
         await self._store.delete(key)
+        audit.deleted(key)
 
     # -- one writer ---------------------------------------------------------------------------------------------
 
@@ -340,7 +350,9 @@ class Uploads:
         begin_append(upload, None, body, seal_at(body, 0, body.length))
         live = Live(upload, Accumulator(upload, self._spool))
         self._registry.take_up(live)
-        return await self._enter(Writer(live, terms, self._clock(), replaces))
+        writer = await self._enter(Writer(live, terms, self._clock(), replaces))
+        audit.created(upload)
+        return writer
 
     async def _take_over(
         self, live: Live, offset: int | None, body: BodyTerms, grant: Grant, *, may_be_empty: bool = True
@@ -402,6 +414,7 @@ class Uploads:
     def _leave(self, writer: Writer) -> None:
         if writer.live.writer is writer:
             writer.live.writer = None
+            self._registry.received_bytes += writer.added
         writer.settled.set()
 
     async def _arrived(self, writer: Writer) -> None:

@@ -37,6 +37,7 @@ from raw_client import CHUNKED, Answer, Client, chunk, eventually, head
 from streamup.auth import Authorizer
 from streamup.checkpoint import Checkpoint
 from streamup.config import Config
+from streamup.metrics import Metrics
 from streamup.server import Server
 from streamup.spool import Files, Spool
 from streamup.stores import StoreLimits
@@ -108,7 +109,8 @@ class Service:
             random_token=lambda: secrets.token_hex(16),
             grant_now=authorizer.grant_now,
         )
-        self.server = Server(config, self.uploads, store, authorizer)
+        self.metrics = Metrics()
+        self.server = Server(config, self.uploads, store, authorizer, self.metrics)
         self._stack = AsyncExitStack()
         self._clients: list[Client] = []
 

@@ -95,6 +95,8 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("/healthz", "HEAD"): OPEN,
     ("/readyz", "GET"): OPEN,
     ("/readyz", "HEAD"): OPEN,
+    ("/metrics", "GET"): OPEN,
+    ("/metrics", "HEAD"): OPEN,
     ("/holdings", "GET"): OPEN,
     ("/holdings", "HEAD"): OPEN,
 }

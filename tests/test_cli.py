@@ -27,6 +27,7 @@ from streamup.client.remote import Remote, RemoteError
 from streamup.client.table import human_size, printable
 from streamup.config import OPTIONS, Config
 from streamup.errors import ConfigError, StoreError
+from streamup.metrics import Metrics
 from streamup.spool import Files
 from streamup.uploader import Uploader
 
@@ -339,7 +340,7 @@ async def test_a_store_that_is_away_does_not_stop_the_start(monkeypatch, caplog)
         port = free.getsockname()[1]
     config = Config(bucket="bucket", prefix="p/", s3_endpoint_url=f"http://127.0.0.1:{port}", s3_path_style=True)
     async with AsyncExitStack() as stack:
-        store = await service._open_store(config, stack)
+        store = await service._open_store(config, Metrics(), stack)
         uploader = Uploader(store, None, Files(), parallel_parts=1, clock=time.time, jitter=random.Random())
         await service._ask_store(store, uploader, stack)
         assert "the store cannot be asked now" in caplog.text

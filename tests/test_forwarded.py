@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from streamup.forwarded import Front, front
+from streamup.forwarded import Front, client, front
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"), ip_network("::ffff:192.0.2.0/120"))
 PROXY = "10.0.0.1"
@@ -293,3 +293,42 @@ def test_time_is_linear(line):
     start = time.perf_counter()
     told(("Forwarded", line), ("X-Forwarded-Host", line), ("X-Forwarded-Prefix", line))
     assert time.perf_counter() - start < 1
+
+
+# --- where the client is
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "address"),
+    [
+        ("192.0.2.1", {"X-Forwarded-For": "203.0.113.9"}, "192.0.2.1"),  # no proxy of ours says so
+        (None, {"X-Forwarded-For": "203.0.113.9"}, None),
+        ("10.0.0.1", {}, "10.0.0.1"),
+        ("10.0.0.1", {"X-Forwarded-For": "203.0.113.9"}, "203.0.113.9"),
+        ("10.0.0.1", {"X-Forwarded-For": "198.51.100.1, 203.0.113.9"}, "203.0.113.9"),  # the first is an invention
+        ("10.0.0.1", {"X-Forwarded-For": "198.51.100.1, 203.0.113.9, 10.0.0.2"}, "203.0.113.9"),
+        ("10.0.0.1", {"X-Forwarded-For": "10.0.0.3, 10.0.0.2"}, "10.0.0.3"),
+        ("10.0.0.1", {"X-Forwarded-For": "203.0.113.9:4711"}, "203.0.113.9"),
+        ("10.0.0.1", {"X-Forwarded-For": "2001:db8::1"}, "2001:db8::1"),
+        ("10.0.0.1", {"X-Forwarded-For": "unknown, 10.0.0.2"}, "10.0.0.2"),
+        ("10.0.0.1", {"X-Forwarded-For": "203.0.113.999"}, "10.0.0.1"),
+        ("10.0.0.1", {"X-Forwarded-For": "203.0.113.9,"}, "203.0.113.9"),
+        ("::ffff:10.0.0.1", {"X-Forwarded-For": "203.0.113.9"}, "203.0.113.9"),
+        ("fd00::1", {"Forwarded": 'for="[2001:db8::1]:4711";proto=https'}, "2001:db8::1"),
+        ("10.0.0.1", {"Forwarded": "for=198.51.100.1, for=203.0.113.9, proto=http"}, "203.0.113.9"),
+        ("10.0.0.1", {"Forwarded": "for=203.0.113.9, for=10.0.0.2"}, "203.0.113.9"),
+        ("10.0.0.1", {"Forwarded": "for=_hidden"}, "10.0.0.1"),
+        ("10.0.0.1", {"Forwarded": 'for="203.0.113.9'}, "10.0.0.1"),
+        # One is the proxy's, the other one perhaps the client's, and nobody knows which.
+        ("10.0.0.1", {"Forwarded": "for=198.51.100.1", "X-Forwarded-For": "203.0.113.9"}, "10.0.0.1"),
+        ("10.0.0.1", {"Forwarded": "for=203.0.113.9", "X-Forwarded-For": "203.0.113.9"}, "203.0.113.9"),
+        ("10.0.0.1", {"Forwarded": "proto=https", "X-Forwarded-For": "203.0.113.9"}, "203.0.113.9"),
+    ],
+)
+def test_where_the_client_is(peer, headers, address):
+    assert client(peer, headers, PROXIES) == address
+
+
+def test_several_lines_are_one_list():
+    lines = CIMultiDict([("X-Forwarded-For", "198.51.100.1"), ("x-forwarded-for", "203.0.113.9")])
+    assert client("10.0.0.1", lines, PROXIES) == "203.0.113.9"

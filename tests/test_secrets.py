@@ -11,6 +11,7 @@ from streamup.options import SecretOption
 
 SECRETS = {
     ("serve", "api-key"): "0123456789abcdef",
+    ("serve", "jwt-secret"): "0123456789abcdef0123456789abcdef",
     ("serve", "sse-c-key"): "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
     ("get", "sse-c-key"): "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
     ("get", "token"): "a-token",
@@ -18,8 +19,8 @@ SECRETS = {
 }
 """A good value of each secret of a command. A new one has to be added here."""
 
-NO_SECRETS = {"sse-kms-key-id", "sse-bucket-key", "key-template", "tls-key"}
-"""Names, switches and paths."""
+NO_SECRETS = {"sse-kms-key-id", "sse-bucket-key", "key-template", "tls-key", "jwt-keys"}
+"""Names, switches, and what is a file anyway."""
 
 
 def options(command: str) -> dict[str, click.Option]:

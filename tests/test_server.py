@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("impatient")
 ALICE, BOB = "alice-has-this-key", "bob-has-another-key"
 
 
-# -- objects: PUT and POST ------------------------------------------------------------------------------------------
+# -- objects: PUT and POST -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [0, 1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES, len(BODY)])
@@ -228,7 +228,7 @@ async def test_a_method_that_means_nothing_here_is_not_allowed(start_service, me
     assert not service.store.calls
 
 
-# -- objects: empty bodies ------------------------------------------------------------------------------------------
+# -- objects: empty bodies -------------------------------------------------------------------------------------------
 
 
 async def test_an_empty_chunked_body_replaces_no_object(service):
@@ -263,7 +263,7 @@ async def test_an_empty_chunked_body_replaces_no_open_upload_by_the_servers_poli
     assert (await service.ask("HEAD", f"/uploads/{upload_id}")).status == 410
 
 
-# -- objects: HEAD, GET, DELETE, OPTIONS ----------------------------------------------------------------------------
+# -- objects: HEAD, GET, DELETE, OPTIONS -----------------------------------------------------------------------------
 
 
 async def test_head_tells_of_the_stored_object(service):
@@ -409,7 +409,7 @@ async def test_options_tells_methods_and_limits(start_service):
         assert "access-control-allow-methods" not in answer.headers
 
 
-# -- an interrupted upload, and the policies ------------------------------------------------------------------------
+# -- an interrupted upload, and the policies -------------------------------------------------------------------------
 
 
 async def test_reject_is_the_default_and_names_the_ways_on(service):
@@ -517,7 +517,7 @@ async def test_sealed_uploads_are_no_obstacle_and_keep_their_order(service):
     assert service.data("a") == b"second"
 
 
-# -- Content-Range --------------------------------------------------------------------------------------------------
+# -- Content-Range ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("total", ["*", len(BODY)])
@@ -614,7 +614,7 @@ async def test_the_query_for_the_offset(service, total):
     assert answer.headers["upload-complete"] == "?1"
 
 
-# -- not yet the end, and sealing -----------------------------------------------------------------------------------
+# -- not yet the end, and sealing ------------------------------------------------------------------------------------
 
 SEALS: dict[str, Callable[[Service, str, int], Any]] = {
     "PATCH": lambda service, upload, size: service.ask("PATCH", f"/uploads/{upload}", b"", at(size, complete=True)),
@@ -729,7 +729,7 @@ async def test_an_append_that_does_not_say_where_or_whether_is_refused_and_stops
     assert await service.document("a", writer=True)
 
 
-# -- lengths and conditions -----------------------------------------------------------------------------------------
+# -- lengths and conditions ------------------------------------------------------------------------------------------
 
 
 async def test_more_than_the_declared_length_fails_the_upload(service):
@@ -801,7 +801,7 @@ async def test_a_condition_the_store_cannot_keep_is_refused_before_the_body(star
     assert (await service.ask("PUT", "/objects/a?interrupted=new", b"body")).status == 201
 
 
-# -- the upload resource --------------------------------------------------------------------------------------------
+# -- the upload resource ---------------------------------------------------------------------------------------------
 
 
 async def test_head_of_an_upload_stops_its_writer_and_tells_where_to_go_on(service):
@@ -907,7 +907,7 @@ async def test_a_sealed_upload_can_be_cancelled_and_a_completing_one_cannot(star
     assert service.data("a") == b"body"
 
 
-# -- when the store is slow, down, or full --------------------------------------------------------------------------
+# -- when the store is slow, down, or full ---------------------------------------------------------------------------
 
 
 async def test_respond_async_is_answered_before_the_store_has_it(service):
@@ -1143,7 +1143,7 @@ async def test_a_fault_of_ours_cuts_the_connection_without_an_answer(service, mo
     caplog.clear()
 
 
-# -- Expect ---------------------------------------------------------------------------------------------------------
+# -- Expect ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -1192,7 +1192,7 @@ async def test_a_body_that_does_not_wait_for_100_is_taken(service):
     assert service.data("a") == service.data("b") == BODY
 
 
-# -- who may do what ------------------------------------------------------------------------------------------------
+# -- who may do what -------------------------------------------------------------------------------------------------
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -1337,41 +1337,7 @@ async def test_a_preflight_needs_no_key(start_service):
     assert (await service.ask("OPTIONS", "/objects/a", None, {"Origin": "https://app.example"})).status == 401
 
 
-# -- the admin listener ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("host", "status"), [("localhost:9464", 200), ("127.0.0.1", 200), ("rebound.example", 403)])
-async def test_holdings_are_for_this_machine_and_for_no_page(service, host, status):
-    client = await Client.connect(service.admin_address)
-    found = await client.ask("GET", "/holdings", headers={"Host": host})
-    client.close()
-    assert found.status == status
-    assert (b"multiparts" in found.body) == (status == 200)
-
-
-async def test_health_and_readiness_are_on_the_admin_listener_only(service):
-    async def admin(path: str) -> int:
-        client = await Client.connect(service.admin_address)
-        try:
-            return (await client.ask("GET", path)).status
-        finally:
-            client.close()
-
-    assert await admin("/healthz") == 200
-    assert await admin("/readyz") == 200
-    service.store.fail("ready", StoreUnavailable)
-    assert await admin("/readyz") == 503
-    assert await admin("/healthz") == 200
-    assert await admin("/objects/a") == 404
-    for path in ("/healthz", "/readyz", "/holdings"):
-        assert (await service.ask("GET", path)).status == 404
-
-
-async def test_a_disk_below_its_floor_is_not_ready(start_service):
-    service = await start_service(disk_floor_bytes=1 << 60)
-    client = await Client.connect(service.admin_address)
-    assert (await client.ask("GET", "/readyz")).status == 503
-    client.close()
+# -- the rest --------------------------------------------------------------------------------------------------------
 
 
 async def test_an_address_that_is_taken_is_refused_at_start(start_service, tmp_path):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -84,6 +84,10 @@ NOT_SET = {
 """The words of a 404 which says that a bucket has no such setting. Any other may mean that the store has none."""
 
 
+Observer = Callable[[str, float, StoreError | None], None]
+"""Is told of each call that has ended: the operation, its seconds, and with what error, if any."""
+
+
 @dataclass(frozen=True, slots=True)
 class Deadlines:
     """Seconds until a call is given up. A part gets `part` and as long as it takes at `bytes_per_second` besides."""
@@ -123,10 +127,12 @@ class S3Store:
         secret_key: str | None = None,
         profile: StoreProfile = UNKNOWN,
         deadlines: Deadlines = Deadlines(),
+        observe: Observer | None = None,
     ) -> None:
         self.bucket = bucket
         self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self.deadlines = deadlines
+        self._observe = observe or (lambda *_: None)
         self._endpoint_url = endpoint_url
         self._public_endpoint_url = public_endpoint_url or endpoint_url
         self._addressing = "path" if path_style else "auto"
@@ -514,13 +520,25 @@ class S3Store:
     async def _signed(self, operation: str, seconds: float) -> AsyncIterator[None]:
         """A call that needs credentials. If they are refused, the next one looks for others."""
         try:
-            async with _translated(operation, seconds):
+            async with self._observed(operation), _translated(operation, seconds):
                 yield
         except (AccessDenied, CredentialsExpired) as error:
             # A HEAD does not say what it is about: an access key may have been replaced, or an object's key is another.
             certain = isinstance(error, CredentialsExpired) and error.code != WORDLESS
             self._chain.forget(older_than=0 if certain else RENEW_SECONDS)
             raise
+
+    @asynccontextmanager
+    async def _observed(self, operation: str) -> AsyncIterator[None]:
+        """A call that is told of when it ends. One that is cancelled has not."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            yield
+        except StoreError as error:
+            self._observe(operation, loop.time() - began, error)
+            raise
+        self._observe(operation, loop.time() - began, None)
 
     async def _send(
         self, operation: str, body: PartBody, checksum: Mapping[str, str], **arguments: Any
