@@ -239,21 +239,21 @@ class FakeStore:
     # ObjectStore
 
     async def put_object(self, key: str, body: PartBody, meta: ObjectMeta) -> StoredObject:
-        async with self._call("put_object") as damage:
+        async with self._call("put_object", key) as damage:
             data = self._checked(body, meta, damage)
             self._check_condition(key, meta)
             self._happened("put_object", key)
             return damage.told(self._store(key, data, damage.kept(data), meta))
 
     async def create_multipart(self, key: str, meta: ObjectMeta) -> str:
-        async with self._call("create_multipart"):
+        async with self._call("create_multipart", key):
             multipart_id = self._random.randbytes(12).hex()
             self.multiparts[multipart_id] = FakeMultipart(key, multipart_id, meta, self._clock().replace(microsecond=0))
             self._happened("create_multipart", key)
             return multipart_id
 
     async def put_part(self, key: str, multipart_id: str, number: int, body: PartBody) -> Receipt:
-        async with self._call("put_part") as damage:
+        async with self._call("put_part", key) as damage:
             multipart = self._multipart(key, multipart_id)
             if not 1 <= number <= self.limits.max_parts:
                 raise StoreRefused(f"part number {number}", status=400, code="InvalidArgument")
@@ -269,7 +269,7 @@ class FakeStore:
             return damage.told(receipt)
 
     async def list_parts(self, key: str, multipart_id: str) -> Sequence[Receipt]:
-        async with self._call("list_parts") as damage:
+        async with self._call("list_parts", key) as damage:
             multipart = self._multipart(key, multipart_id)
             if self.stale_listing:  # as SeaweedFS shows overwritten parts, and any cache the state of a moment ago
                 return sorted(multipart.listed[:-1], key=lambda receipt: receipt.number)
@@ -279,7 +279,7 @@ class FakeStore:
     async def complete_multipart(
         self, key: str, multipart_id: str, receipts: Sequence[Receipt], meta: ObjectMeta, crc64nvme: int | None
     ) -> StoredObject:
-        async with self._call("complete_multipart") as damage:
+        async with self._call("complete_multipart", key) as damage:
             self._check_condition(key, meta)  # before the replay, as SeaweedFS and MinIO do
             if self.idempotent_complete and multipart_id in self.completed:
                 return self.completed[multipart_id]
@@ -303,7 +303,7 @@ class FakeStore:
             return damage.told(done)
 
     async def abort_multipart(self, key: str, multipart_id: str) -> None:
-        async with self._call("abort_multipart"):
+        async with self._call("abort_multipart", key):
             multipart = self.multiparts.get(multipart_id)
             assert multipart is None or multipart.key == key, "another key's multipart upload"
             if self.multiparts.pop(multipart_id, None):
@@ -316,7 +316,7 @@ class FakeStore:
             yield Multipart(one.key, one.multipart_id, one.initiated)
 
     async def head(self, key: str, begun: str | None = None) -> StoredObject | None:
-        async with self._call("head") as damage:
+        async with self._call("head", key) as damage:
             found = self.objects.get(key)
             if found and self.key_replaced and found.meta.sse_c_key_md5:
                 if begun:
@@ -325,7 +325,7 @@ class FakeStore:
             return damage.told(found and _described(key, found))
 
     async def read(self, key: str, start: int, end: int, etag: str) -> AsyncGenerator[bytes, None]:
-        async with self._call("read"):
+        async with self._call("read", key):
             found = self.objects.get(key)
             if found is None:
                 raise NoSuchObject(key, status=404, code="NoSuchKey")
@@ -338,17 +338,17 @@ class FakeStore:
                 yield piece
 
     async def parts_of(self, key: str) -> Sequence[StoredPart] | None:
-        async with self._call("parts_of"):
+        async with self._call("parts_of", key):
             found = self.objects.get(key)
             return found and found.parts
 
     async def delete(self, key: str) -> None:
-        async with self._call("delete"):
+        async with self._call("delete", key):
             if self.objects.pop(key, None):
                 self._happened("delete", key)
 
     async def presign_get(self, key: str, seconds: int) -> str:
-        async with self._call("presign_get"):
+        async with self._call("presign_get", key):
             return f"https://store.example/{key}?expires={seconds}"
 
     async def ready(self) -> None:
@@ -358,7 +358,9 @@ class FakeStore:
     # Faults
 
     @asynccontextmanager
-    async def _call(self, operation: str) -> AsyncIterator[_Damages]:
+    async def _call(self, operation: str, key: str = "key") -> AsyncIterator[_Damages]:
+        assert all(segment not in {"", ".", ".."} for segment in key.split("/")), "a key that may leave the prefix"
+        assert key.isprintable(), "a key with control characters"
         self.calls[operation] += 1
         number = self.calls[operation]
         self.in_flight[operation] += 1
