@@ -1,5 +1,5 @@
 # docker build -t streamup .
-# docker run --read-only --stop-timeout 40 -p 8080:8080 -v streamup-data:/data \
+# docker run --read-only --tmpfs /tmp --stop-timeout 40 -p 8080:8080 -v streamup-data:/data \
 #     -v ./key:/run/secrets/key:ro -e STREAMUP_API_KEY_FILE=/run/secrets/key \
 #     -e STREAMUP_STORE=s3://bucket/prefix -e AWS_DEFAULT_REGION=… streamup
 #
