@@ -115,16 +115,38 @@ def _serve(store: str | None, **values: Any) -> None:
         config = build(store, values)
         logs.start(config.log_format)
         with asyncio.Runner(loop_factory=partial(new_event_loop, config)) as runner:
-            runner.run(serve(config))
+            runner.run(serve(config, click.get_current_context().obj))
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     except StreamupError as error:
         raise Failure(str(error)) from error
 
 
+class Serve(click.Command):
+    """What stands in its environment and in files can be read again while it runs."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Its object is the function that reads the configuration again. That raises `ConfigError`."""
+        given = tuple(args)
+
+        def reread() -> Config:
+            try:
+                values = make(info_name, list(given), parent).params
+                return build(values.pop("store"), values)
+            except click.ClickException as error:
+                raise ConfigError(error.format_message()) from error
+
+        make = super().make_context
+        context = make(info_name, args, parent, **extra)
+        context.obj = reread
+        return context
+
+
 _STORE = click.Argument(["store"], required=False, envvar="STREAMUP_STORE", metavar="[s3://BUCKET/PREFIX]")
 main.add_command(
-    click.Command(
+    Serve(
         "serve",
         callback=_serve,
         help=_serve.__doc__,

@@ -56,10 +56,15 @@ class Credentials:
             raise Forbidden("A URL may carry a token for a single key only. Send this one as `Authorization: Bearer`.")
         return grant
 
+    def __str__(self) -> str:
+        return ", ".join(self._names()) or "none, and nobody is asked for any"
+
     def knows(self, credential: str) -> bool:
         """Whether what goes by this name (`Grant.credential`) has not been revoked since."""
-        names = [*map(_key_name, self.key_hashes), *(key.id for key in self.verifier.keys)]
-        return credential.partition("/")[0] in names
+        return credential.partition("/")[0] in self._names()
+
+    def _names(self) -> list[str]:
+        return [*map(_key_name, self.key_hashes), *(key.id for key in self.verifier.keys)]
 
     def _of_key(self, secret: str) -> Grant | None:
         digest = sha256(secret.encode(errors="surrogateescape")).digest()

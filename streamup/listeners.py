@@ -76,7 +76,8 @@ class Listener:
             max_headers=MAX_FIELDS,
             max_field_size=MAX_FIELD_BYTES,
         )
-        self._tls: ssl.SSLContext | None = None
+        self.tls: ssl.SSLContext | None = None
+        """What connections to come speak HTTPS with; may be exchanged for another one."""
         self._sockets: list[socket.socket] = []
         self._entering: dict[web.RequestHandler, asyncio.Task[None]] = {}
         self._surplus: set[web.RequestHandler] = set()
@@ -108,7 +109,7 @@ class Listener:
     async def listen(self, address: tuple[str, int], tls: ssl.SSLContext | None = None) -> None:
         """Raises `ConfigError` when the address is taken."""
         await self._runner.setup()
-        self._tls = tls
+        self.tls = tls
         loop = asyncio.get_running_loop()
         try:
             self._sockets = await _bound(*address)
@@ -163,11 +164,11 @@ class Listener:
 
     async def _enter(self, connection: socket.socket, handler: web.RequestHandler) -> None:
         """A connection becomes aiohttp's, with TLS after its handshake."""
-        patience = self._head_seconds if self._tls else None
+        patience = self._head_seconds if self.tls else None
         try:
             connection.settimeout(0)
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: handler, connection, ssl=self._tls, ssl_handshake_timeout=patience
+                lambda: handler, connection, ssl=self.tls, ssl_handshake_timeout=patience
             )
         except OSError as error:
             log.debug("a connection did not come about: %s", error)

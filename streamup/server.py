@@ -25,6 +25,7 @@ from streamup.admin import Admin
 from streamup.auth import Authorizer
 from streamup.body import RequestBody
 from streamup.config import Config
+from streamup.credentials import Credentials
 from streamup.errors import (
     AlreadyComplete,
     BadRequest,
@@ -128,6 +129,16 @@ class Server:
         await self._public.listen(config.listen, tls)
         if config.admin_listen:
             await self._listeners[-1].listen(config.admin_listen)
+
+    def renew(self, config: Config) -> Credentials:
+        """Take the credentials and the certificate of this `config` from now on: for each request that begins, and each
+        connection. Raises `ConfigError`, and then nothing has changed.
+        """
+        credentials = Credentials.of(config)
+        if self._public.tls and config.tls_cert:
+            self._public.tls = tls_context(config.tls_cert, config.tls_key)
+        self._authorizer.credentials = credentials
+        return credentials
 
     async def stop(self) -> None:
         """Close the listeners, settle the uploads, and only then end the connections."""

@@ -9,6 +9,7 @@ import random
 import resource
 import secrets
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
@@ -18,7 +19,7 @@ import click
 
 from streamup.auth import Authorizer
 from streamup.checkpoint import Checkpoint
-from streamup.config import Config
+from streamup.config import Config, is_loopback
 from streamup.errors import ConfigError, StoreError, StoreUnavailable
 from streamup.local import LocalStore
 from streamup.metrics import Metrics
@@ -37,6 +38,9 @@ PROBE_SECONDS = 15.0
 
 PROBE_AGAIN_SECONDS = 3.0
 
+RENEWED = ("api_key_sha256", "jwt_secret", "jwt_keys", "jwt_audience", "jwt_issuer", "tls_cert", "tls_key")
+"""The options that SIGHUP exchanges; what has begun under the others goes on under them."""
+
 OWN_DESCRIPTORS = 200
 """Open files that are not a client's: 30 at rest, a hundred for the places of `listeners.MARGIN` and admin, and air."""
 
@@ -46,14 +50,16 @@ MOUNTINFO = Path("/proc/self/mountinfo")
 log = logging.getLogger("streamup")
 
 
-async def serve(config: Config) -> None:
+async def serve(config: Config, reread: Callable[[], Config]) -> None:
     """Run the service until SIGTERM or SIGINT; a second one ends the process at once (law 1: nothing is lost).
 
-    What starts later is stopped earlier: the listener first, the embedded store last.
+    What starts later is stopped earlier: the listener first, the embedded store last. `reread` tells at SIGHUP what is
+    configured now.
     """
     os.umask(0o077)  # whatever is written from now on, the database and the store's files too, is for this user alone
-    config = _within_descriptors(config, _raise_descriptors())
-    stop = asyncio.create_task(stop_signal().wait(), name="stop signal")
+    as_read, config = config, _within_descriptors(config, _raise_descriptors())
+    hangup = asyncio.Event()
+    stop = asyncio.create_task(stop_signal(hangup).wait(), name="stop signal")
     async with AsyncExitStack() as stack:
         # A task of its own, so that a signal also ends a start that waits for a store which does not answer.
         start = asyncio.create_task(_start(config, stack), name="start")
@@ -62,7 +68,10 @@ async def serve(config: Config) -> None:
             start.cancel()
             await asyncio.gather(start, return_exceptions=True)
             return
-        click.echo(_welcome(config, await start))
+        server = await start
+        click.echo(_welcome(config, _url(config, server.addresses[0][1])))
+        renewal = asyncio.create_task(_renew(server, as_read, reread, hangup), name="renewal")
+        stack.callback(renewal.cancel)
         await stop
         log.info("stopping: no new requests, and %g s for parts on their way", config.grace_seconds)
 
@@ -94,11 +103,12 @@ def _within_descriptors(config: Config, descriptors: int) -> Config:
     return replace(config, max_connections=most)
 
 
-async def _start(config: Config, stack: AsyncExitStack) -> str:
-    """Bring the rooms up, each with its end on the `stack`. Returns the server's URL.
+async def _start(config: Config, stack: AsyncExitStack) -> Server:
+    """Bring the rooms up, each with its end on the `stack`. Returns the server, which listens.
 
     The checkpoint comes first: its lock refuses a second process on the same state directory.
     """
+    authorizer = Authorizer.of(config)
     directory = _state_directory(config.data, any_file_system=config.any_file_system)
     checkpoint = Checkpoint(config.data / "checkpoint.sqlite", stack.enter_context(ThreadPoolExecutor(1, "checkpoint")))
     await checkpoint.open()
@@ -110,14 +120,13 @@ async def _start(config: Config, stack: AsyncExitStack) -> str:
     uploader = Uploader(store, checkpoint, files, parallel_parts=config.parallel_parts, clock=time.time, jitter=jitter)
     await _ask_store(store, uploader, stack)
     spool = Spool(directory, config.spool_bytes, files, floor=config.disk_floor_bytes, share=config.subject_spool_bytes)
-    # Hexadecimal: an id may begin a word on the command line, and a "-" there would be an option.
-    authorizer = Authorizer.of(config)
     uploads = Uploads(
         config,
         uploader,
         checkpoint,
         spool,
         clock=time.time,
+        # Hexadecimal: an id may begin a word on the command line, and a "-" there would be an option.
         random_token=lambda: secrets.token_hex(16),
         grant_now=authorizer.grant_now,
     )
@@ -128,7 +137,28 @@ async def _start(config: Config, stack: AsyncExitStack) -> str:
     await checkpoint.keep_place(config.place)
     stack.push_async_callback(server.stop)
     await server.start()
-    return _url(config, server.addresses[0][1])
+    if not (config.tls_cert or is_loopback(config.listen[0]) or config.trusted_proxies):
+        log.warning(
+            "--listen is plain HTTP beyond this machine: whoever is on the way can read credentials and bytes. Set "
+            "--tls-cert and --tls-key, or name the proxy that speaks HTTPS for this server: --trusted-proxy"
+        )
+    return server
+
+
+async def _renew(server: Server, config: Config, reread: Callable[[], Config], hangup: asyncio.Event) -> None:
+    """At each `hangup`, credentials and certificate as they are now. If any are wrong, those in force stay."""
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        try:
+            renewed = await asyncio.to_thread(reread)
+            known = server.renew(renewed)
+        except ConfigError as error:
+            log.error("credentials and certificate stay as they were: %s", " ".join(str(error).splitlines()))  # noqa: TRY400 - a sentence for the operator, not a fault of ours
+            continue
+        log.info("credentials and certificate are read again; known are: %s", known)
+        if replace(renewed, **{name: getattr(config, name) for name in RENEWED}) != config:
+            log.warning("other options have changed, too. They count when the server is started again")
 
 
 def _state_directory(data: Path, *, any_file_system: bool = False) -> Path:

@@ -51,8 +51,8 @@ Algorithm = Literal["HS256", "EdDSA", "RS256"]
 LEEWAY_SECONDS = 5.0
 """How far the clocks of who signs and of this server may be apart."""
 
-MOST_TOKEN_BYTES = 8 << 10
-"""A longer one is not looked at. aiohttp takes no longer header field either."""
+MOST_TOKEN_BYTES = 6000
+"""A longer one is not looked at. As a Basic password it would not fit into a header field of 8,190 bytes."""
 
 MIN_RSA_BITS = 2048
 """RFC 7518, 3.3."""

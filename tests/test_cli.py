@@ -52,7 +52,7 @@ def configure(monkeypatch):
     def run(line: str = "", env: dict[str, str] | None = None) -> Config | str:
         seen: list[Config] = []
 
-        async def serve(config: Config) -> None:
+        async def serve(config: Config, _reread: object) -> None:
             seen.append(config)
 
         monkeypatch.setattr(service, "serve", serve)
@@ -221,13 +221,13 @@ def test_help_and_version():
 # --- serve: its life
 
 SERVE = """
-import asyncio, sys, time
+import asyncio, sys, time, types
 from streamup import cli, service
 async def start(config, stack):
     stack.callback(print, "embedded store stopped", flush=True)
     stack.callback(print, "server stopped", flush=True)
     {start}
-    return "http://127.0.0.1:1"
+    return types.SimpleNamespace(addresses=[("127.0.0.1", 1)])
 service._start = start
 cli.main(["serve", "--local", "--data", "state"])
 """
