@@ -1,7 +1,8 @@
 """What a good object key is, and the name of an upload that was created without one.
 
 A key comes from the client's path, or from the operator's template and the client's file name. Either way it passes
-`validate_key` before it is used.
+`validate_key` before it is used. It is kept as it came: S3's keys are bytes, and who sends one in another Unicode
+normalization (a file name on macOS is NFD) finds it again by the same bytes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ _MOST_EXTENSION_BYTES = 32
 _LONGEST_ID = "0" * 32
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\]")
+_ENCODED = re.compile(r"%(?=2[ef]|5c)", re.IGNORECASE)
+"""A dot, a slash or a backslash that is still percent-encoded: whoever decodes once more finds another path."""
+
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
@@ -34,6 +38,8 @@ def validate_key(key: str, prefix: str) -> str:
         raise BadRequest("The key is empty: PUT /objects/some/name.")
     if _UNSAFE.search(key):
         raise BadRequest("A key is valid UTF-8 without control characters and without backslash.")
+    if _ENCODED.search(key):
+        raise BadRequest("A key is percent-encoded once: this one still has a %2E, %2F or %5C after that.")
     if len((prefix + key).encode()) > MOST_KEY_BYTES:
         raise BadRequest(f"A key has at most {MOST_KEY_BYTES} bytes of UTF-8, the prefix included.", limit=1024)
     if any(segment in {"", ".", ".."} for segment in key.split("/")):
@@ -62,7 +68,7 @@ def check_template(template: str, prefix: str = "") -> None:
 def expand(template: str, *, upload_id: str, filename: str | None) -> str:
     """The key of an upload for which the client sent `filename`, whatever that is. `check_template` comes first."""
     values = {"id": upload_id, "filename": _segment(filename or "")}
-    return _PLACEHOLDER.sub(lambda found: values[found[1]], template)
+    return _ENCODED.sub("_", _PLACEHOLDER.sub(lambda found: values[found[1]], template))
 
 
 def _segment(filename: str) -> str:

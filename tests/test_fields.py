@@ -2,7 +2,9 @@
 
 import base64
 import re
+from contextlib import suppress
 from hashlib import sha1, sha256, sha512
+from time import process_time
 from zlib import crc32
 
 import http_sfv
@@ -12,7 +14,14 @@ from hypothesis import strategies as st
 from messages import LIMITS, NOW, complete, request, upload
 
 from streamup.digests import HASHES, Digest, Running
-from streamup.errors import BadRequest, DigestMismatch, LengthConflict, LengthRequired, NotImplementedHere
+from streamup.errors import (
+    BadRequest,
+    DigestMismatch,
+    LengthConflict,
+    LengthRequired,
+    NotImplementedHere,
+    UnsupportedMedia,
+)
 from streamup.protocols import BodyTerms, Limits, RequestHead, fields
 from streamup.upload import State
 
@@ -352,6 +361,64 @@ def test_without_a_disposition_there_is_no_file_name():
 @given(st.text(max_size=60) | st.text(";=*'\" \\filenameUTF-8%20ab", max_size=60).map("inline; filename*=".__add__))
 def test_whatever_comes_is_a_file_name_or_none(value):
     assert isinstance(fields.filename(having(Content_Disposition=value)), str | None)
+
+
+# -- what goes with an object ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Content-Type", "video/mp2t"),
+        ("Content-Type", 'text/plain;charset=utf-8 ; a="b;\\" c";'),
+        ("Content-Type", "application/vnd.api+json"),
+        ("Content-Encoding", "gzip"),
+        ("Content-Encoding", "gzip, br"),
+        ("Content-Disposition", "inline"),
+        ("Content-Disposition", "attachment; filename=\"a;b.mp4\"; filename*=UTF-8''%e9"),
+        ("Content-Disposition", "attachment; filename=my file.mp4"),  # not HTTP, but frequent and harmless
+        ("Cache-Control", 'max-age=3600, private="a, b", no-cache'),
+    ],
+)
+def test_what_is_said_of_an_object_is_kept_as_it_came(name, value):
+    described = fields.described(RequestHead(method="PUT", headers={name: value}))
+    assert getattr(described, name.lower().replace("-", "_")) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("Content-Type", value) for value in ("", "text", "text/", "/html", "text/html, text/plain", "text /html")),
+        *(
+            ("Content-Type", value)
+            for value in ("text/html;a", 'text/html;a="', "text/html x", "text/h\u00e9", "a/b\r\nX: y")
+        ),
+        *(("Content-Encoding", value) for value in ("", "gz ip", "gzip,", "gzip;q=1", ",")),
+        *(("Content-Disposition", value) for value in ("", ";", 'inline; a="', "in line", 'inline "', "a\u2028")),
+        *(("Cache-Control", value) for value in ("", "max age", "max-age=", "a=b=c", 'a="', "a;b")),
+    ],
+)
+def test_what_no_browser_would_understand_is_refused(name, value):
+    with pytest.raises(BadRequest, match=name):
+        fields.described(RequestHead(method="PUT", headers={name: value}))
+
+
+def test_a_form_is_refused_with_the_way_to_send_a_file():
+    with pytest.raises(UnsupportedMedia, match="curl -T"):
+        fields.described(having(Content_Type="multipart/form-data; boundary=x"))
+
+
+def test_the_type_that_curl_invents_is_nobodys_word():
+    assert fields.described(having(Content_Type="application/x-www-form-urlencoded")).content_type is None
+
+
+@pytest.mark.parametrize("name", ["Content-Type", "Content-Encoding", "Content-Disposition", "Cache-Control"])
+@pytest.mark.parametrize("piece", [";", "; ", ",", ", a", ';a="', "a=", '\\"', "/a", ' ;a=b;"'])
+def test_a_long_value_takes_no_longer_than_its_length(name, piece):
+    began = process_time()
+    with suppress(BadRequest):
+        fields.described(RequestHead(method="PUT", headers={name: "a/a" + piece * 8000 + '"'}))
+    assert process_time() - began < 0.5
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------

@@ -17,9 +17,15 @@ def named(filename: str | None) -> str:
 # --- keys
 
 
-@pytest.mark.parametrize("key", ["a", "a/b.ts", "日本/語", "a b", "...", ".a", "a..b", "x" * 1020])
+@pytest.mark.parametrize(
+    "key", ["a", "a/b.ts", "日本/語", "a b", "...", ".a", "a..b", "x" * 1020, "100%", "%41", "%%2", "%2", "%2g"]
+)
 def test_keys_that_are_safe(key):
     assert validate_key(key, "pre/") == key
+
+
+def test_a_key_is_not_normalized():
+    assert validate_key("e\u0301", "") != validate_key("\u00e9", "")
 
 
 @pytest.mark.parametrize(
@@ -35,6 +41,9 @@ def test_keys_that_are_safe(key):
         ("a\\b", "backslash"),
         ("a\u2028b", "control characters"),
         ("a" + chr(0xDC80) + "b", "UTF-8"),
+        ("a%2fb", "percent-encoded once"),
+        ("%2e%2E/a", "percent-encoded once"),
+        ("a%5Cb", "percent-encoded once"),
         ("x" * 1021, "1024 bytes"),
         ("é" * 511, "1024 bytes"),
     ],
@@ -102,6 +111,8 @@ def test_a_template_counts_with_its_prefix():
         ("a\\b/c\\d", "d"),
         ("../../etc/passwd", "passwd"),
         ("a\r\nb\x00.mp4", "a__b_.mp4"),
+        ("..%2f..%2Fa%2eb%5c.mp4", ".._2f.._2Fa_2eb_5c.mp4"),
+        ("100%.mp4", "100%.mp4"),
         ("a\u2028b\u2029c\x85d" + chr(0xD800), "a_b_c_d_"),
         (" video.mp4 ", "video.mp4"),
         ("...", "..."),
@@ -143,9 +154,10 @@ def test_a_long_name_is_cut_and_keeps_its_extension(filename, segment):
 def test_placeholders_are_replaced_once():
     assert expand("{id}/{filename}", upload_id=ID, filename="{id}") == f"{ID}/{{id}}"
     assert expand("a/{filename}-{id}/{id}", upload_id=ID, filename=None) == f"a/unnamed-{ID}/{ID}"
+    assert expand("%{filename}2e{id}", upload_id=ID, filename="2f%") == f"_2f_2e{ID}"
 
 
-any_text = st.text(st.characters(categories=None) | st.sampled_from("/\\.{}\x00 \udc80"), max_size=400)
+any_text = st.text(st.characters(categories=None) | st.sampled_from("/\\.{}\x00 \udc80%2eF5c"), max_size=400)
 templates = st.sampled_from(["{id}/{filename}", "{id}{filename}", "in/{id}-{filename}.", "{id}", "{filename}/.{id}"])
 
 

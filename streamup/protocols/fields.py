@@ -14,7 +14,7 @@ from typing import get_args
 from urllib.parse import quote, unquote
 
 from streamup.digests import SIZES, Digest
-from streamup.errors import BadRequest, LengthConflict, LengthRequired, NotImplementedHere
+from streamup.errors import BadRequest, LengthConflict, LengthRequired, NotImplementedHere, UnsupportedMedia
 from streamup.protocols import BodyTerms, Description, Limits, Policy, RequestHead
 from streamup.stores import Checksum
 from streamup.upload import Upload
@@ -40,6 +40,24 @@ _BARE_ITEM = (
 )
 _PARAMETERS = rf"(?:; *[a-z*][a-z0-9_.*-]*(?:=(?:{_BARE_ITEM}))?)*"
 """Of a structured field's item. They are for others, but an item with broken ones is none."""
+
+_TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]++"  # noqa: S105 - RFC 9110, 5.6.2
+_QUOTED = r'"(?:[^"\\]|\\.)*+"'
+
+# Possessive quantifiers (`*+`): nothing that was matched is tried again, so the time is linear whatever is sent.
+_MEDIA_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}(?:[ \t]*+;[ \t]*+(?:{_TOKEN}=(?:{_TOKEN}|{_QUOTED}))?+)*+")
+"""RFC 9110, 8.3.1."""
+
+_CODINGS = re.compile(rf"{_TOKEN}(?:[ \t]*+,[ \t]*+{_TOKEN})*+")
+"""RFC 9110, 8.4."""
+
+_DIRECTIVES = re.compile(
+    rf"{_TOKEN}(?:=(?:{_TOKEN}|{_QUOTED}))?+(?:[ \t]*+,[ \t]*+{_TOKEN}(?:=(?:{_TOKEN}|{_QUOTED}))?+)*+"
+)
+"""RFC 9111, 5.2."""
+
+_PRESENTATION = re.compile(rf'{_TOKEN}[ \t]*+(?:;(?:[^"]|{_QUOTED})*+)?+')
+"""RFC 6266, 4.1, but for values that should be quoted and are not: file names with spaces are common."""
 
 _DISPOSITION = re.compile(r';\s*([^;=\s]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))')
 """One parameter of Content-Disposition; a quoted value may hold what looks like another."""
@@ -194,15 +212,37 @@ def base64(name: str, text: str) -> bytes:
 def described(head: RequestHead) -> Description:
     """What a plain request says of its object, in HTTP's own fields."""
     return Description(
-        content_type=storable("Content-Type", head.headers.get("Content-Type")),
-        content_encoding=storable("Content-Encoding", head.headers.get("Content-Encoding")),
-        content_disposition=storable("Content-Disposition", head.headers.get("Content-Disposition")),
-        cache_control=storable("Cache-Control", head.headers.get("Cache-Control")),
+        content_type=_content_type(head),
+        content_encoding=_formed("Content-Encoding", head.headers.get("Content-Encoding"), _CODINGS),
+        content_disposition=_formed("Content-Disposition", head.headers.get("Content-Disposition"), _PRESENTATION),
+        cache_control=_formed("Cache-Control", head.headers.get("Cache-Control"), _DIRECTIVES),
         user=_user_metadata(head.headers),
         checksum=checksum(head),
         if_none_match=if_none_match(head),
         wanted=wanted_digests(head),
     )
+
+
+def _content_type(head: RequestHead) -> str | None:
+    """Raises `UnsupportedMedia` for a form, whose wrapping would be stored with the file."""
+    match media_type(head):
+        case "multipart/form-data":
+            raise UnsupportedMedia("A body is stored as it comes, and this is a form around one. Try curl -T FILE URL.")
+        case "application/x-www-form-urlencoded":  # curl --data-binary says so of any file; its user did not
+            return None
+    return described_type("Content-Type", head.headers.get("Content-Type"))
+
+
+def described_type(name: str, value: str | None) -> str | None:
+    """A media type, under whatever `name` it came. Raises `BadRequest`."""
+    return _formed(name, value, _MEDIA_TYPE)
+
+
+def _formed(name: str, value: str | None, form: re.Pattern[str]) -> str | None:
+    """A storable value of this form: a browser that is given nonsense guesses. Raises `BadRequest`."""
+    if storable(name, value) is not None and form.fullmatch(value or "") is None:
+        raise BadRequest(f"{name} is not written as HTTP has it: {(value or '')[:60]!r}.")
+    return value
 
 
 def storable(name: str, value: str | None) -> str | None:

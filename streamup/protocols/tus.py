@@ -187,7 +187,7 @@ def _create(head: RequestHead) -> Create:
         independent=on_uploads,
         body=_terms(head, 0, length),
         description=Description(
-            content_type=fields.storable("filetype", metadata.get("filetype") or None),
+            content_type=fields.described_type("filetype", metadata.get("filetype") or None),
             user=_user_metadata(metadata),
             checksum=fields.checksum(head),
             if_none_match=fields.if_none_match(head),
