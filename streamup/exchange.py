@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -9,7 +10,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from multidict import CIMultiDict
 
 from streamup import forwarded, routes
@@ -35,7 +36,7 @@ class Exchange:
 
     def outside(self, path: str) -> str:
         """Where the client finds our `path`."""
-        return self.front.location(path, host=self.request.headers.get("Host"))
+        return self.front.location(path, host=self.head.headers.get("Host"))
 
     def interim(self, upload: Upload, *, created: bool) -> ResponseHead | None:
         """What the client may be told before the answer, if its protocol has words for that. HTTP/1.0 has none."""
@@ -61,20 +62,24 @@ def front_of(request: web.Request, trusted: Collection[IPv4Network | IPv6Network
 
 
 def headers_of(request: web.Request, front: forwarded.Front) -> Mapping[str, str]:
-    """The request's fields: one that came several times is a list (RFC 9110, 5.3); Host is what the client named."""
+    """The request's fields: one that came several times is a list (RFC 9110, 5.3); Host is what the client named, in
+    its target before any field (RFC 9112, 3.2.2).
+    """
     headers = request.headers
-    if front.host is None and len({name.lower() for name in headers}) == len(headers):
+    host = _authority(request.raw_path) if front.host is None else front.host
+    if host is None and len({name.lower() for name in headers}) == len(headers):
         return headers
     joined: CIMultiDict[str] = CIMultiDict()
     for name, value in headers.items():
         joined[name] = f"{joined[name]}, {value}" if name in joined else value
-    if front.host is not None:
-        joined["Host"] = front.host
+    if host is not None:
+        joined["Host"] = host
     return joined
 
 
 def head_of(request: web.Request, headers: Mapping[str, str], prefix: str) -> RequestHead:
     """The request as protocols see it. Raises `NotFound`, `BadRequest`."""
+    _check_version(request)
     key, upload_id = _route(request.raw_path, prefix)
     query = _query(request.rel_url.raw_query_string)
     url_token = query.pop("token", "")
@@ -101,8 +106,10 @@ def authority_of(request: web.Request, headers: Mapping[str, str]) -> RequestHea
 
 
 def target(raw_path: str) -> str:
-    """The request target's path, undecoded (RFC 9112, 3.2: origin-form or absolute-form)."""
-    path = raw_path.partition("?")[0].partition("#")[0]
+    """The request target's path, undecoded (RFC 9112, 3.2: origin-form or absolute-form). Raises `BadRequest`."""
+    if "#" in raw_path:
+        raise BadRequest("A # in a key is written %23: in an address, what follows it is for the browser alone.")
+    path = raw_path.partition("?")[0]
     return path if path.startswith("/") else "/" + path.partition("://")[2].partition("/")[2]
 
 
@@ -110,6 +117,15 @@ def cut(request: web.Request) -> None:
     """End the connection without an answer: the sender must notice, and no status would tell it the truth."""
     if request.transport is not None:
         request.transport.abort()
+
+
+def _check_version(request: web.Request) -> None:
+    """The parser knows versions that are framed in ways of their own: a line without one is HTTP/0.9 to it."""
+    if request.version not in {HttpVersion10, HttpVersion11}:
+        raise BadRequest("This server speaks HTTP/1.1 and HTTP/1.0.")
+    if request.version == HttpVersion10 and "Transfer-Encoding" in request.headers:
+        # RFC 9112, 6.1: whoever framed it passes on what it does not know.
+        raise BadRequest("HTTP/1.0 has no Transfer-Encoding. Send a Content-Length, or speak HTTP/1.1.")
 
 
 def _route(raw_path: str, prefix: str) -> tuple[str | None, str | None]:
@@ -122,6 +138,11 @@ def _route(raw_path: str, prefix: str) -> tuple[str | None, str | None]:
         case (routes.UPLOAD, rest):
             return None, _decoded(rest)
     raise NotFound("Objects are at /objects/KEY, uploads at /uploads and /uploads/ID.")
+
+
+def _authority(raw_path: str) -> str | None:
+    """The server that an absolute-form target names."""
+    return None if raw_path.startswith("/") else re.split("[/?#]", raw_path.partition("://")[2])[0]
 
 
 def _query(text: str) -> dict[str, str]:

@@ -15,9 +15,13 @@ import errno
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from aiohttp import http_parser, web
+from aiohttp.http import RawRequestMessage
+from yarl import URL
 
 from streamup.errors import ConfigError, TooManyConnections
 
@@ -51,6 +55,8 @@ MAX_LINE_BYTES = 8190
 
 MAX_FIELDS, MAX_FIELD_BYTES = 64, 8190
 """Browsers send 20 fields, proxies add 5, metadata may be 20; the longest is tus's Upload-Metadata, or a token."""
+
+RequestFactory = Callable[..., web.BaseRequest]
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +115,7 @@ class Listener:
     async def listen(self, address: tuple[str, int], tls: ssl.SSLContext | None = None) -> None:
         """Raises `ConfigError` when the address is taken."""
         await self._runner.setup()
+        self._server.request_factory = _answerable(self._server.request_factory)
         self.tls = tls
         loop = asyncio.get_running_loop()
         try:
@@ -213,6 +220,17 @@ async def _bound(host: str, port: int) -> list[socket.socket]:
 
 async def _harden(_: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(ON_EVERY_ANSWER)
+
+
+def _answerable(factory: RequestFactory) -> RequestFactory:
+    """Of `CONNECT` without a target aiohttp's parser makes neither path nor URL, its handler fails before there is a
+    request, and nobody ever closes the connection.
+    """
+
+    def make(message: RawRequestMessage, *rest: Any) -> web.BaseRequest:
+        return factory(message if message.url else message._replace(path="/", url=URL("/")), *rest)
+
+    return make
 
 
 def require_c_parser() -> None:

@@ -17,6 +17,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from http import HTTPStatus
 
 from aiohttp import web
 
@@ -214,7 +215,8 @@ class Server:
     def _leaving(self, request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
         """What is on every answer, whoever made it."""
         self._add_cors(request, response)
-        if request.can_read_body or self._public.is_surplus(request):
+        unframed = response.status == HTTPStatus.LENGTH_REQUIRED  # what follows would be taken for the next request
+        if request.can_read_body or unframed or self._public.is_surplus(request):
             response.force_close()
         return response
 
