@@ -31,10 +31,14 @@ from streamup.errors import (
     AlreadyComplete,
     BadRequest,
     CheckpointError,
+    DigestMismatch,
+    Gone,
+    KeyConflict,
     NotAllowed,
     NotFound,
     NotImplementedHere,
     OffsetMismatch,
+    PreconditionFailed,
     SpoolError,
     StoreError,
     UploadBusy,
@@ -245,8 +249,8 @@ class Server:
         match intent:
             case Create() | Append():
                 return answers.response(await self._receive(exchange, intent, grant))
-            case Inspect():
-                return answers.response(await self._inspect(exchange, intent, grant))
+            case Inspect() | Cancel():
+                return answers.response(await self._conclude(exchange, intent, grant))
             case Look(key=str(key)):
                 return await self._look_at_key(key, exchange.head, grant)
             case Look(upload_id=str(upload_id)):
@@ -255,9 +259,6 @@ class Server:
                 return await self._list(grant)
             case Fetch(key=key):
                 return await self._fetch(key, exchange.head, grant)
-            case Cancel():
-                await self._cancel(intent, grant)
-                return answers.response(exchange.protocol.respond(exchange.head, intent, None))
             case Discover():
                 return self._discover(exchange.head)
 
@@ -327,6 +328,18 @@ class Server:
             return self._uploads.live(intent.upload_id, grant) or await self._uploads.look(intent.upload_id, grant)
         key = intent.key or ""
         return self._uploads.newest(key, grant) or await self._uploads.newest_ended(key, grant)
+
+    async def _conclude(self, exchange: Exchange, intent: Inspect | Cancel, grant: Grant) -> ResponseHead:
+        """Where an upload is, or that it is given up. Neither can be wrong about what an upload has failed with: it is
+        gone, and the detail says why.
+        """
+        try:
+            if isinstance(intent, Inspect):
+                return await self._inspect(exchange, intent, grant)
+            await self._cancel(intent, grant)
+        except (DigestMismatch, PreconditionFailed, KeyConflict) as error:
+            raise Gone(error.detail) from error
+        return exchange.protocol.respond(exchange.head, intent, None)
 
     async def _inspect(self, exchange: Exchange, intent: Inspect, grant: Grant) -> ResponseHead:
         found = await self._newest(intent, grant)

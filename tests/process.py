@@ -335,7 +335,9 @@ class Ran:
         return self.out.decode(errors="replace")
 
 
-def run(*command: str | Path, stdin: bytes | None = None, seconds: float = 60) -> Ran:
+def run(
+    *command: str | Path, stdin: bytes | None = None, seconds: float = 60, environ: Mapping[str, str] | None = None
+) -> Ran:
     """A program to its end."""
     done = subprocess.run(
         [str(word) for word in command],
@@ -343,6 +345,7 @@ def run(*command: str | Path, stdin: bytes | None = None, seconds: float = 60) -
         capture_output=True,
         timeout=seconds,
         check=False,
+        env=environ,
     )
     return Ran(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
 
