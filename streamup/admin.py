@@ -17,10 +17,11 @@ from typing import Any, Generic, TypeVar
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from streamup import answers
-from streamup.auth import cannot_be_rebound
+from streamup import answers, forwarded
+from streamup.auth import asked_by_foreign_page, cannot_be_rebound
 from streamup.config import Config, is_loopback
 from streamup.errors import CheckpointError, StreamupError
+from streamup.exchange import headers_of
 from streamup.metrics import Metrics
 from streamup.routes import ADMIN, HEALTH, HOLDINGS, METRICS, READINESS
 from streamup.stores import ObjectStore
@@ -81,9 +82,13 @@ class Admin:
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """A page can point a name of its own at this listener (DNS rebinding), and would then read what it answers."""
+        """Nothing here is for pages: neither for those of other origins, nor for one that has pointed a name of its own
+        at this listener (DNS rebinding) and would then read what it answers.
+        """
         if not cannot_be_rebound(request.headers.get("Host"), self._config.allowed_hosts):
             return web.Response(status=403, text="This server does not go by that name (--allowed-host NAME).\n")
+        if asked_by_foreign_page(headers_of(request, forwarded.Front())):
+            return web.Response(status=403, text="This is not for web pages.\n")
         return await handler(request)
 
     async def _healthz(self, _: web.Request) -> web.Response:

@@ -103,14 +103,24 @@ class Authorizer:
             raise Forbidden("This server does not go by that name. Its operator can add it: --allowed-host NAME.")
 
     def _check_origin(self, head: RequestHead) -> None:
-        origin = head.headers.get("Origin")
-        if origin is not None and origin.lower() in self.origins:
-            return
-        cross_site = head.headers.get("Sec-Fetch-Site", "").lower() == "cross-site"
-        if cross_site or (origin is not None and not _is_own(origin.lower(), head.headers.get("Host", "").lower())):
+        if asked_by_foreign_page(head.headers, self.origins):
             raise Forbidden(
                 "Pages of other origins may not use this server. Its operator can allow one: --cors-origin."
             )
+
+
+def asked_by_foreign_page(headers: Mapping[str, str], allowed: Collection[str] = ()) -> bool:
+    """Whether a browser says that a page of another origin asks, and none of those that are `allowed`.
+
+    A page of another origin of the same site is foreign, too, but its requests without an Origin only look, and it
+    cannot embed their answers (`listeners.ON_EVERY_ANSWER`).
+    """
+    origin = headers.get("Origin")
+    if origin is not None and origin.lower() in allowed:
+        return False
+    if "cross-site" in headers.get("Sec-Fetch-Site", "").lower():
+        return True
+    return origin is not None and not _is_own(origin.lower(), headers.get("Host", "").lower())
 
 
 def cannot_be_rebound(host: str | None, names: Collection[str]) -> bool:

@@ -144,10 +144,12 @@ def parse_token(text: str) -> str:
 
 
 def _parse_origin(text: str) -> str:
-    """An origin as browsers send it: `https://app.example.com`, no path, no wildcard."""
+    """An origin as browsers send it: `https://app.example.com`, no path, no wildcard, no port that is the usual one."""
     if re.fullmatch(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+", text.lower()) is None:
         raise ConfigError(f"{text!r} is not an origin. Write it as https://app.example.com, without a path or *.")
-    return text.lower()
+    origin = text.lower()
+    usual_port = {"http": ":80", "https": ":443"}.get(origin.partition("://")[0], "")
+    return origin.removesuffix(usual_port)
 
 
 def _parse_host(text: str) -> str:

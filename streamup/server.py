@@ -27,6 +27,7 @@ from streamup.auth import Authorizer
 from streamup.body import RequestBody
 from streamup.config import Config
 from streamup.credentials import Credentials
+from streamup.digests import SIZES
 from streamup.errors import (
     AlreadyComplete,
     BadRequest,
@@ -71,7 +72,7 @@ from streamup.protocols.plain import Plain
 from streamup.protocols.tus import Tus
 from streamup.reports import reporting
 from streamup.routes import OBJECT, UPLOAD, UPLOADS
-from streamup.stores import SSE_C, Checksum, ObjectStore, StoredObject
+from streamup.stores import SSE_C, ObjectStore, StoredObject
 from streamup.upload import LIVE, State, Upload
 from streamup.uploads import Uploads
 from streamup.writer import Live, Writer
@@ -88,7 +89,10 @@ PRESIGNED_SECONDS = 3600
 ADMIN_CONNECTIONS = 32
 """Probes, a scraper and an operator: they find a place however many clients there are."""
 
-EXPOSED = ("ETag", "Repr-Digest", *(f"x-amz-checksum-{name}" for name in Checksum if name is not Checksum.NONE))
+EXPOSED = (
+    *("ETag", "Repr-Digest", "Retry-After"),
+    *(f"x-amz-checksum-{name}" for name in (*SIZES, "type")),
+)
 """What pages of other origins may read, beside the fields of the protocols."""
 
 log = logging.getLogger(__name__)
