@@ -52,16 +52,19 @@ The map
 `client/`          what the command line does against a server or a store: look, download, compare
 `service`          wires the above from start to stop; nothing else does
 `cli`              the commands
+`token_command`    ... and that which makes tokens and tells what is in one
+`exits`            how a command ends that does not end well
 `options`, `logs`  how options are written, how records are
 `signals`          the first asks to end in order, the second ends
 `failpoints`       named places where a test may kill the process
 =================  ==============================================================================================
 
-Imports point one way: `cli → service · logs → server · local · client · options · signals → admin · pages · reports →
-exchange · listeners · answers · metrics · auth · body → uploads → door → registry → writer · recovery · drain →
-completion → uploader · read_back → accumulator → spool · checkpoint · audit → credentials → tokens → grants · openapi →
-terms → protocols → upload → stores → config → layout · keys · routes · forwarded · mounts · object_options · digests ·
-hashes · limits → errors`. Pure rooms import the standard library only. `tests/test_rooms.py` holds the map to this.
+Imports point one way: `cli → service · token_command · exits · logs → server · local · client · options · signals →
+admin · pages · reports → exchange · listeners · answers · metrics · auth · body → uploads → door → registry → writer ·
+recovery · drain → completion → uploader · read_back → accumulator → spool · checkpoint · audit → credentials → tokens
+→ grants · openapi → terms → protocols → upload → stores → config → layout · keys · routes · forwarded · mounts ·
+object_options · digests · hashes · limits → errors`. Pure rooms import the standard library only.
+`tests/test_rooms.py` holds the map to this.
 
 A byte's way: `body.RequestBody.read` → `writer.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`
 (received) → `drain.Drain` → `stores.ObjectStore.put_part` → `checkpoint.Checkpoint.add_receipt`, and the part file

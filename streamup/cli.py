@@ -40,32 +40,15 @@ from streamup.errors import (
     StoreUnavailable,
     StreamupError,
 )
+from streamup.exits import Failure, Interruption, Refusal
 from streamup.options import CONFIG_FILE, SecretOption, Written, parameter
 from streamup.signals import stop_signal
+from streamup.token_command import token
 
 if TYPE_CHECKING:
     from streamup.client.transfer import Way
 
 T = TypeVar("T")
-
-
-class Failure(click.ClickException):
-    """What went wrong, in one line on stderr."""
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"error: {printable(self.message)}", file=file, err=file is None)
-
-
-class Refusal(Failure):
-    """It was not begun, because something must be said or set first."""
-
-    exit_code = 2
-
-
-class Interruption(Failure):
-    """It did not work now, and nothing is lost by that."""
-
-    exit_code = 3
 
 
 class Commands(click.Group):
@@ -396,6 +379,9 @@ def cancel(server: str, token: str | None, upload: str) -> None:
 
     found = _ask(server, token, ask)
     click.echo(f"{found['id']} ({printable(found['key'])}) is cancelled.")
+
+
+main.add_command(token)
 
 
 # --- objects and files
