@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 
 from streamup.config import Config
 from streamup.errors import (
+    BadRequest,
     NotImplementedHere,
     SpoolFull,
     SpoolShareTaken,
@@ -116,11 +117,11 @@ class Door:
     async def rename(self, upload: Upload, grant: Grant) -> None:
         """Policy `new`: the first numbered name that is free, created so that it cannot replace anything.
 
-        Raises `Forbidden`: who may use the key need not be allowed that name.
+        Raises `Forbidden` (who may use the key need not be allowed that name), `BadRequest` (it makes no key).
         """
         path = PurePosixPath(upload.key)
         for number in range(1, MOST_VERSIONS):
-            key = str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
+            key = self._checked(str(path.with_name(f"{path.stem}-{number}{path.suffix}")))
             grant.require_reach(key)
             # In this order: nothing may come between a look at our own uploads and the creation.
             if not await self.exists(key) and not self._registry[key]:
@@ -234,6 +235,13 @@ class Door:
         key = intent.key
         if key is None:
             key = expand(self._config.key_template, upload_id=upload_id, filename=intent.filename)
+        return self._checked(key)
+
+    def _checked(self, key: str) -> str:
+        """A key that the store will take. Raises `BadRequest`."""
+        most = self._store.limits.max_name_bytes
+        if most is not None and any(len(name.encode()) > most for name in validate_key(key, "").split("/")):
+            raise BadRequest(f"Between two slashes of a key the store here takes {most} bytes of UTF-8.", limit=most)
         return validate_key(key, self._config.prefix)
 
     def _layout(self, length: int | None) -> Layout:

@@ -26,7 +26,7 @@ import pytest
 from hostile import BODY, CORPUS, Case
 from mutants import mutant, segments
 from process import Bucket, Fresh, Server, prefix_of, until
-from raw_client import Client
+from raw_client import CHUNKED, LAST_CHUNK, Client, chunk, head
 from second_opinion import possible, read, statuses
 
 from streamup import listeners
@@ -58,6 +58,9 @@ CREDENTIALS = (
     b"Authorization: Bearer \xff\r\n",
     b"Authorization:\r\n",
 )
+
+CHUNKS_OF_ONE_BYTE = 1_000_000
+MOST_SECONDS_PER_CHUNK = 5e-6
 
 MOST_GROWTH_BYTES = 24 << 20
 
@@ -309,3 +312,22 @@ def knocking(attempt: Attempt) -> Attempt:
     first, end, rest = attempt.wire.partition(b"\r\n")
     credential = CREDENTIALS[attempt.number % len(CREDENTIALS)]
     return replace(attempt, wire=b"".join([first, end, credential, rest]) if end else attempt.wire)
+
+
+@pytest.mark.campaign
+def test_chunks_of_one_byte_cost_their_sender_more_than_us(serve, bucket):
+    server = impatient(serve)
+    flood = (
+        head("PUT", "/objects/flood", CHUNKED | {"Connection": "close"}) + CHUNKS_OF_ONE_BYTE * chunk(b"x") + LAST_CHUNK
+    )
+    before = processor_seconds(server)
+    (played,) = assault(server, [Attempt(0, CORPUS[0], "whole", changed=True, wire=flood, key="flood")])
+    assert played.answers == (201,)
+    assert bucket.read(prefix_of(server) + "flood") == b"x" * CHUNKS_OF_ONE_BYTE
+    assert processor_seconds(server) - before < CHUNKS_OF_ONE_BYTE * MOST_SECONDS_PER_CHUNK
+    server.stop()
+
+
+def processor_seconds(server: Server) -> float:
+    user, system = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")

@@ -7,10 +7,11 @@ import base64
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from conftest import BODY, PART_BYTES, REST, START, Service, StartService, strict_store
-from fake_store import DROP
+from fake_store import DROP, FakeStore
 from raw_client import (
     CHUNKED,
     EXPECT,
@@ -30,6 +31,7 @@ from test_laws import SlowSync
 from streamup.config import parse_api_key
 from streamup.errors import AccessDenied, ConfigError, StorePrecondition, StoreRefused, StoreUnavailable
 from streamup.spool import Files
+from streamup.stores import StoreLimits
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -201,6 +203,17 @@ async def test_the_prefix_counts_towards_the_length_of_a_key(start_service):
     service = await start_service(prefix="prefix/")
     assert (await service.ask("PUT", "/objects/" + "k" * 1017, b"body")).status == 201
     refused(await service.ask("PUT", "/objects/" + "k" * 1018, b"body"), 400, limit=1024)
+
+
+async def test_a_name_that_the_store_cannot_have_is_refused_at_the_door(start_service):
+    limits = StoreLimits(min_part_bytes=PART_BYTES, max_name_bytes=255)
+    service = await start_service(store=FakeStore(limits=limits))
+    name = "é" * 127 + "x"
+    for key in (name, f"{name}/{name}/{name}"):
+        assert (await service.ask("PUT", f"/objects/{quote(key)}", b"body")).status == 201
+        refused(await service.ask("PUT", f"/objects/{quote(key)}x", b"body"), 400, limit=255)
+    await service.leave("x" * 255)
+    refused(await service.ask("PUT", f"/objects/{'x' * 255}?interrupted=new", b"body"), 400, limit=255)
 
 
 async def test_an_absolute_target_is_understood(service):

@@ -412,6 +412,8 @@ def test_without_metadata_there_is_none():
     [
         ("plain text!", "plain text!"),
         ("100 %", "100 %25"),
+        ("  a  b ", "%20%20a  b%20"),  # a header would lose those at its ends
+        (" ", "%20"),
         ("Zoë", "Zo%C3%AB"),
         ("~a\x7f", "~a%7F"),
         ("a\r\nb\0", "a%0D%0Ab%00"),

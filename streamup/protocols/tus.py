@@ -268,8 +268,15 @@ def _user_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
         if stored in user:
             raise BadRequest(f"Upload-Metadata has {stored!r} in several spellings; S3 knows lower case only.")
         if name not in {"key", "filetype"}:  # these two become something else
-            user[stored] = quote(value, safe=" " + _PRINTABLE, errors="surrogateescape")
+            user[stored] = _field_value(value)
     return fields.user_metadata(user)
+
+
+def _field_value(value: str) -> str:
+    """Text as the value of a header, which has no spaces at its ends."""
+    within = value.strip(" ")
+    start, _, end = value.partition(within) if within else ("", "", value)
+    return "%20" * len(start) + quote(within, safe=" " + _PRINTABLE, errors="surrogateescape") + "%20" * len(end)
 
 
 _PRINTABLE = "".join(map(chr, range(33, 127))).replace("%", "")

@@ -131,12 +131,15 @@ class Multipart:
 
 @dataclass(frozen=True, slots=True)
 class StoreLimits:
-    """What a store takes. `equal_parts`: all parts but the last must have one size (Cloudflare R2)."""
+    """What a store takes. `equal_parts`: all parts but the last must have one size (Cloudflare R2). `max_name_bytes`:
+    between two slashes of a key, where each becomes a name in a file system or something like it.
+    """
 
     max_parts: int = 10_000
     min_part_bytes: int = 5 << 20
     max_part_bytes: int = 5 << 30
     equal_parts: bool = False
+    max_name_bytes: int | None = None
 
 
 class ObjectStore(Protocol):

@@ -39,9 +39,10 @@ UNKNOWN = StoreProfile(name="unknown", checksums=NEITHER, conditional_put=False,
 
 PROFILES = (
     StoreProfile(name="aws", server="AmazonS3", host="amazonaws.com"),
-    # Its part files are named %04d and listed by name, so that 10000 comes before 1001 (4.48, measured).
-    StoreProfile(name="seaweedfs", server="SeaweedFS", limits=StoreLimits(max_parts=9_999)),
-    StoreProfile(name="minio", server="MinIO"),
+    # Its part files are named %04d and listed by name, so that 10000 comes before 1001, and the names of its entries
+    # have 255 bytes (4.48, both measured).
+    StoreProfile(name="seaweedfs", server="SeaweedFS", limits=StoreLimits(max_parts=9_999, max_name_bytes=255)),
+    StoreProfile(name="minio", server="MinIO", limits=StoreLimits(max_name_bytes=255)),
     StoreProfile(name="r2", host="r2.cloudflarestorage.com", limits=StoreLimits(equal_parts=True)),
     # The XML API knows its own x-goog-hash and x-goog-if-generation-match instead.
     replace(UNKNOWN, name="gcs", server="UploadServer", host="storage.googleapis.com"),
