@@ -379,7 +379,9 @@ async def test_max_bytes_bounds_the_sum_of_all_appends_whoever_makes_them(start_
         413,
         limit=100,
     )
-    refused(await service.ask("PUT", "/objects/a?interrupted=append", b"x" * 41, small), 413, limit=100)
+    waits = small | EXPECT | {"Content-Length": "41"}
+    answer = refused(await service.ask("PUT", "/objects/a?interrupted=append", b"", waits), 413, limit=100)
+    assert answer.interim == (), "it is known before the body"
     refused(await service.ask("PATCH", upload, chunks=[b"x" * 40, b"x"], headers=small | at(60, complete=True)), 413)
     await service.stop()
     service = await start_service(jwt_secret=SECRET)
@@ -466,6 +468,7 @@ async def test_one_who_may_not_overwrite_binds_an_upload_of_one_who_may(guarded,
     upload_id = await left(guarded, "own/a", b"x" * size)
     headers = token(**NEVER) | at(size, complete=True)
     assert (await guarded.ask("PATCH", f"/uploads/{upload_id}", b"y", headers)).status == 201
+    assert guarded.store.objects["own/a"].meta.if_none_match, "the store decides, too"
     await guarded.ask("PUT", "/objects/own/b", b"there", token())
     upload_id = await left(guarded, "own/b", b"x" * size)
     refused(await guarded.ask("PATCH", f"/uploads/{upload_id}", b"y", headers), 412)

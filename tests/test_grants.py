@@ -188,6 +188,8 @@ SMALL = Grant(subject="ann", max_bytes=100)
         (create(terms=body(101)), None, 100),
         (create(terms=body(length=101)), None, 100),
         (create(terms=body()), None, None),
+        (create(terms=body(41)), upload(received=60), 100),
+        (create(terms=body(41)), upload(received=60, subject="bob"), None),
         (append(60, body(40), key="a"), upload("a"), None),
         (append(60, body(41), key="a"), upload("a"), 100),
         (append(60, body(limit=101), key="a"), None, 100),
