@@ -77,6 +77,8 @@ def client(peer: str | None, headers: Mapping[str, str], trusted: Collection[IPv
     A proxy writes one of `Forwarded` and `X-Forwarded-For` and may pass a client's other one on: where both name an
     address they must agree, or neither is believed.
     """
+    if not _is_trusted(peer, trusted):
+        return peer
     told = {_walk(peer, hops, trusted) for hops in (_forwarded_for(headers), _x_forwarded_for(headers)) if hops}
     return told.pop() if len(told) == 1 else peer
 
