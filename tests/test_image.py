@@ -6,7 +6,9 @@ No test runs a container engine: what can go out of date is compared.
 import re
 import subprocess
 import tomllib
+from contextlib import suppress
 from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -40,6 +42,24 @@ def test_the_lock_has_what_the_project_asks_for(text):
     """Else: run the command in the lock's first lines."""
     wanted = Requirement(text)
     assert wanted.specifier.contains(VERSIONS[canonicalize_name(wanted.name)])
+
+
+def test_the_lock_has_what_those_ask_for():
+    """As far as they are installed here, the build backend is not."""
+    image = {"python_version": "3.13", "python_full_version": "3.13.0", "sys_platform": "linux", "extra": ""}
+    asked, missing = [Requirement(text) for text in IN_THE_IMAGE], set()
+    for one in asked:  # grows meanwhile
+        name = canonicalize_name(one.name)
+        if name not in VERSIONS:
+            missing.add(name)
+        with suppress(PackageNotFoundError):
+            for text in requires(name) or ():
+                found = Requirement(text)
+                wanted = [not found.marker or found.marker.evaluate(image | {"extra": e}) for e in ("", *one.extras)]
+                if any(wanted) and str(found) not in map(str, asked):
+                    asked.append(found)
+    assert len(asked) > 25
+    assert missing == set()
 
 
 def test_everything_in_the_lock_has_a_hash_and_nothing_says_where_from():
