@@ -468,6 +468,11 @@ class Config:
         return bool(self.api_key_sha256 or self.jwt_secret or self.jwt_keys)
 
     @property
+    def speaks_plainly(self) -> bool:
+        """Whether anybody on the way from another machine can read along; a proxy that is trusted may speak HTTPS."""
+        return not (self.tls_cert or self.trusted_proxies or is_loopback(self.listen[0]))
+
+    @property
     def place(self) -> str:
         """Where objects go."""
         return f"s3://{self.bucket}/{self.prefix}"

@@ -19,7 +19,7 @@ import click
 
 from streamup.auth import Authorizer
 from streamup.checkpoint import Checkpoint
-from streamup.config import Config, is_loopback
+from streamup.config import Config
 from streamup.errors import ConfigError, StoreError, StoreUnavailable
 from streamup.local import LocalStore
 from streamup.metrics import Metrics
@@ -137,7 +137,7 @@ async def _start(config: Config, stack: AsyncExitStack) -> Server:
     await checkpoint.keep_place(config.place)
     stack.push_async_callback(server.stop)
     await server.start()
-    if not (config.tls_cert or is_loopback(config.listen[0]) or config.trusted_proxies):
+    if config.speaks_plainly:
         log.warning(
             "--listen is plain HTTP beyond this machine: whoever is on the way can read credentials and bytes. Set "
             "--tls-cert and --tls-key, or name the proxy that speaks HTTPS for this server: --trusted-proxy"

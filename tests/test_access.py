@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import jwt
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from certificates import make_certificate, trusting
 from conftest import BODY
 from cryptography import x509
@@ -23,6 +24,7 @@ from test_tokens import ED25519, OTHER_ED25519, RSA, pem, private_pem
 
 from streamup.config import parse_api_key
 from streamup.errors import ConfigError
+from streamup.exchange import head_of
 
 pytest_plugins = ["weed", "process"]
 pytestmark = pytest.mark.usefixtures("impatient")
@@ -92,6 +94,12 @@ async def test_what_is_wrong_with_a_request_is_told_to_who_may_ask(guarded):
 
 
 # --- nothing of a credential is told
+
+
+def test_no_protocol_is_told_the_token_of_the_url():
+    head = head_of(make_mocked_request("PUT", "/objects/a?token=of-the-url&token=another&b=c"), {}, "")
+    assert (head.query, head.url_token) == ({"b": "c"}, "of-the-url")
+    assert "of-the-url" not in repr(head)
 
 
 MARKER = "fa1afe1fa1afe1fa1afe1"
@@ -237,7 +245,7 @@ async def test_a_certificate_is_exchanged_for_connections_to_come(start_service,
 # --- signals
 
 PROGRAM = """
-import asyncio
+import asyncio, os
 from streamup.signals import stop_signal
 
 async def main():
@@ -246,13 +254,13 @@ async def main():
     print("ready", flush=True)
     waiting = [asyncio.create_task(event.wait()) for event in (hangup, stopped)]
     await asyncio.wait(waiting, return_when="FIRST_COMPLETED")
-    raise SystemExit(10 * hangup.is_set() + stopped.is_set())
+    os._exit(10 * hangup.is_set() + 20 * stopped.is_set())  # past what an exception would say
 
 asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize(("gone", "code"), [(True, 1), (False, 10)])
+@pytest.mark.parametrize(("gone", "code"), [(True, 20), (False, 10)])
 def test_a_terminal_that_is_gone_ends_what_was_started_from_it(gone, code):
     """SIGHUP from anybody else is a question."""
     pid, terminal = pty.fork()

@@ -17,6 +17,7 @@ from streamup.config import (
     parse_address,
     parse_api_key,
     parse_duration,
+    parse_jwt_secret,
     parse_size,
     parse_sse_c_key,
     parse_store,
@@ -417,6 +418,8 @@ def test_exactly_one_place_for_objects(store, local):
     [
         {},
         {"listen": ("0.0.0.0", 80), "api_key_sha256": (b"x" * 32,)},
+        {"listen": ("0.0.0.0", 80), "jwt_secret": b"x" * 32, "jwt_audience": "up"},
+        {"listen": ("0.0.0.0", 80), "jwt_keys": Path("k"), "jwt_issuer": "us"},
         {"listen": ("0.0.0.0", 80), "insecure_no_auth": True},
         {"listen": ("::1", 0), "admin_listen": ("::1", 0)},
         {"admin_listen": None},
@@ -439,6 +442,10 @@ def test_what_is_fine(changes):
         ({"listen": ("0.0.0.0", 80)}, r"--listen 0.0.0.0:80 is reachable.*--insecure-no-auth"),
         ({"listen": ("", 80)}, r"--listen \(every interface\):80 is reachable"),
         ({"insecure_no_auth": True, "api_key_sha256": (b"x" * 32,)}, "contradicts"),
+        ({"insecure_no_auth": True, "jwt_secret": b"x" * 32}, "contradicts"),
+        ({"insecure_no_auth": True, "jwt_keys": Path("k")}, "contradicts"),
+        ({"jwt_audience": "up"}, "none is taken without"),
+        ({"jwt_issuer": "us", "api_key_sha256": (b"x" * 32,)}, "none is taken without"),
         ({"admin_listen": ("127.0.0.1", 8080)}, "Give one another port"),
         ({"tls_cert": Path("c")}, "--tls-cert needs --tls-key"),
         ({"tls_key": Path("c")}, "--tls-key needs --tls-cert"),
@@ -474,3 +481,25 @@ def test_all_objections_are_told_at_once():
     with pytest.raises(ConfigError) as refusal:
         check(replace(Config(), parallel_parts=0, expire_seconds=0))
     assert len(str(refusal.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "plainly"),
+    [
+        ({}, False),
+        ({"listen": ("0.0.0.0", 80)}, True),
+        ({"listen": ("", 80), "insecure_no_auth": True}, True),
+        ({"listen": ("0.0.0.0", 80), "tls_cert": Path("c")}, False),
+        ({"listen": ("0.0.0.0", 80), "trusted_proxies": (ip_network("10.0.0.1"),)}, False),
+    ],
+)
+def test_plain_http_beyond_this_machine_is_known(changes, plainly):
+    assert replace(Config(), **changes).speaks_plainly == plainly
+
+
+@pytest.mark.parametrize("text", ["", "x" * 31, "x" * 31 + " ", "x" * 40 + "ö", "two words of more than thirty-two"])
+def test_a_secret_that_can_be_guessed_is_refused_and_not_quoted(text):
+    with pytest.raises(ConfigError, match="openssl rand -hex 32") as refusal:
+        parse_jwt_secret(text)
+    assert not text or text not in str(refusal.value)
+    assert parse_jwt_secret("x" * 32) == b"x" * 32
