@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page, async_playwright, expect
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LOOPBACK = "EXCLUDE 127.0.0.1, EXCLUDE localhost"
@@ -24,6 +24,10 @@ OPTIONS = [
 ]
 DESKTOP = {"viewport": {"width": 1200, "height": 800}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}
+
+expect.set_options(
+    timeout=20_000
+)  # milliseconds; the usual 5 s are too few for a machine that does something else, too
 
 OpenPage = Callable[..., Awaitable[Page]]
 

@@ -31,6 +31,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
+from unicodedata import category
 
 from awscrt.checksums import crc64nvme as crc64nvme_of
 
@@ -360,7 +361,7 @@ class FakeStore:
     @asynccontextmanager
     async def _call(self, operation: str, key: str = "key") -> AsyncIterator[_Damages]:
         assert all(segment not in {"", ".", ".."} for segment in key.split("/")), "a key that may leave the prefix"
-        assert key.isprintable(), "a key with control characters"
+        assert not {"Cc", "Cs", "Zl", "Zp"} & set(map(category, key)), "a key with control characters"
         self.calls[operation] += 1
         number = self.calls[operation]
         self.in_flight[operation] += 1

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import threading
@@ -15,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import LOOPBACK, PROGRAM
 from process import MIB, Fresh, Server, content, digest, prefix_of
 
 pytest_plugins = ["weed", "process", "npm"]
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.campaign,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is missing: apt install chromium"),
+    pytest.mark.skipif(PROGRAM is None, reason="chromium is missing: apt install chromium"),
 ]
 
 HERE = Path(__file__).parent
@@ -30,7 +29,6 @@ BODY = content(12 * MIB + 345)
 CHUNK = 5_000_000
 API_KEY = "0123456789abcdef"
 ENDS_WITHIN = 60
-LOOPBACK = "EXCLUDE 127.0.0.1, EXCLUDE localhost"
 
 
 class Page(ThreadingHTTPServer):
@@ -119,7 +117,7 @@ class Browser:
 @contextlib.contextmanager
 def _chromium(*words: str, **options: Any) -> Iterator[None]:
     """A Chromium with all its processes: they are a group of their own, and what does not end is ended."""
-    with subprocess.Popen([CHROMIUM, *words], stdin=subprocess.DEVNULL, start_new_session=True, **options) as process:
+    with subprocess.Popen([PROGRAM, *words], stdin=subprocess.DEVNULL, start_new_session=True, **options) as process:
         try:
             yield
             process.terminate()

@@ -194,7 +194,7 @@ async def test_a_part_file_that_has_changed_replaces_nothing(store, body, size):
     assert await content(store, "k") == b"first"
 
 
-@pytest.mark.parametrize("key", ["über/naïve ключ 鍵.bin", "a+b &c=d?e#f%20g", "dots../..x", "a//b"])
+@pytest.mark.parametrize("key", ["über/naïve ключ 鍵.bin", "a+b &c=d?e#f%20g", "dots../..x", "a/ b"])
 async def test_any_key_comes_back_as_it_was(store, body, key):
     await store.put_object(key, body(b"abc"), META)
     assert await content(store, key) == b"abc"
