@@ -64,10 +64,13 @@ log = logging.getLogger(__name__)
 class Listener:
     """One application on one address (of a name: on all that it has). Serves `most` clients at once."""
 
-    def __init__(self, app: web.Application, *, most: int, head_seconds: float) -> None:
-        """`head_seconds`: how long a connection may be without a whole request head."""
+    def __init__(self, app: web.Application, *, most: int, head_seconds: float, idle_seconds: float) -> None:
+        """`head_seconds`: how long a connection may be without a whole request head. `idle_seconds`: how long an answer
+        may be on its way without a byte of it being read.
+        """
         self._most = most
         self._head_seconds = head_seconds
+        self._idle_seconds = idle_seconds
         app.on_response_prepare.append(_harden)
         self._runner = web.AppRunner(
             app,
@@ -174,6 +177,9 @@ class Listener:
         patience = self._head_seconds if self.tls else None
         try:
             connection.settimeout(0)
+            # Linux' own timer (tcp(7), milliseconds), also for a peer whose window stays shut. aiohttp has none for it.
+            if timer := getattr(socket, "TCP_USER_TIMEOUT", None):
+                connection.setsockopt(socket.IPPROTO_TCP, timer, round(1000 * self._idle_seconds))
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: handler, connection, ssl=self.tls, ssl_handshake_timeout=patience
             )

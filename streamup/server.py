@@ -115,11 +115,11 @@ class Server:
         self._admin = Admin(config, uploads, store, metrics)
         self._requests = Requests(config.subject_requests)
         self._pace = Pace(config.subject_appends)
-        self._public = Listener(self._application(), most=config.max_connections, head_seconds=config.head_seconds)
+        patience = {"head_seconds": config.head_seconds, "idle_seconds": config.idle_seconds}
+        self._public = Listener(self._application(), most=config.max_connections, **patience)
         self._listeners = [self._public]
         if config.admin_listen:
-            application = self._admin.application()
-            self._listeners.append(Listener(application, most=ADMIN_CONNECTIONS, head_seconds=config.head_seconds))
+            self._listeners.append(Listener(self._admin.application(), most=ADMIN_CONNECTIONS, **patience))
         self._refusals = audit.Refusals()
         metrics.registry.register(Numbers(uploads.census, self._refusals.counted, self._public))
 

@@ -476,7 +476,7 @@ async def test_law_7_only_a_clean_end_completes(start_service, end, headers):
 
 
 async def test_law_8_nothing_grows_without_a_bound(start_service):
-    service = await start_service(spool_bytes=16 * PART_BYTES, max_open_uploads=6, idle_seconds=0.5)
+    service = await start_service(spool_bytes=16 * PART_BYTES, max_open_uploads=6, idle_seconds=1.0)
     gate = service.store.hold("put_part")
     clients = [await service.connect() for _ in range(6)]
     for number, client in enumerate(clients):
@@ -487,7 +487,7 @@ async def test_law_8_nothing_grows_without_a_bound(start_service):
     await eventually(lambda: service.spool.budget.reserved > 13 * PART_BYTES)
     await gate.reached(service.config.parallel_parts)
     with pytest.raises(TimeoutError):
-        await clients[0].answer(seconds=0.7)  # waiting for room is not idleness
+        await clients[0].answer(seconds=1.2)  # waiting for room is not idleness
     assert sum(service.spooled().values()) <= 16 * PART_BYTES
     assert service.store.in_flight["put_part"] == service.config.parallel_parts
     gate.release()

@@ -572,3 +572,15 @@ async def test_many_uploads_at_once(service):
     await asyncio.gather(*(upload(number) for number in range(20)))
     assert not service.spooled()
     assert service.store.peak["put_part"] <= service.config.parallel_parts
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this machine's system has no TCP_USER_TIMEOUT")
+async def test_who_reads_no_answer_does_not_hold_a_place_for_ever(start_service):
+    service = await start_service(idle_seconds=0.5)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(service.address)
+        client.settimeout(0)
+        await asyncio.get_running_loop().sock_sendall(client, head("GET", "/openapi.json") * 400)
+        await eventually(lambda: service.server._public.connections == 1)
+        await eventually(lambda: service.server._public.connections == 0)
