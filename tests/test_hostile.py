@@ -62,7 +62,8 @@ CREDENTIALS = (
 CHUNKS_OF_ONE_BYTE = 1_000_000
 MOST_SECONDS_PER_CHUNK = 5e-6
 
-MOST_GROWTH_BYTES = 24 << 20
+MOST_GROWTH_BYTES = 48 << 20
+"""A leak of 50 kB for each connection would be three times that."""
 
 UNNAMED = re.compile("[0-9a-f]{32}")
 """The key of an upload that was created without one, by `--key-template {id}`."""
@@ -284,7 +285,7 @@ def test_nothing_hangs_crashes_or_leaves_what_it_should_not(serve, bucket, recor
     assert not wrong, "\n".join([*wrong[:20], f"{len(wrong)} faults in {len(played)} connections"])
     assert "Traceback" not in server.log
     server.until_quiet()
-    until(lambda: descriptors(server) <= held + 4, what="the end of all connections")
+    until(lambda: descriptors(server) <= held + 16, what="the end of all connections")
     grown = resident_bytes(server) - memory
     assert grown < MOST_GROWTH_BYTES + 1000 * len(played), f"{grown >> 20} MiB more than before"
     record_property("connections", len(played))
