@@ -5,9 +5,10 @@
 One object, uploaded by `--by`, in a SeaweedFS of its own on the same disk; every client fetches it in each round, with
 its defaults, into a file that is not there yet, and the disk is synced before each begins. `--by` decides what proves
 the bytes: streamup stores a CRC64NVME of the whole, aws a composite CRC32, s5cmd nothing but the ETag. `streamup get`
-verifies and syncs the file; s5cmd does neither, aws does not sync.
+verifies and syncs the file; s5cmd does neither, aws does not sync. So there are two times: until the client has ended,
+and until its file is on the disk (synced by us).
 
-Seconds are wall time of the client's process from start to end, CPU is its user and system time with all its children
+Seconds are wall time from the start of the client's process, CPU is its user and system time with all its children
 (none of them has any), memory its highest resident set, from /proc (Linux). The store shares the cores, and its CPU is
 not in the figures. The numbers are medians (lowest to highest), and mean little on a busy machine: compare within a
 run.
@@ -28,7 +29,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -54,6 +55,8 @@ class Run:
     seconds: float
     cpu_seconds: float
     peak_bytes: int
+    sync_seconds: float = 0.0
+    """What a sync of its file takes after its end."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,13 @@ class Row:
 
     def line(self) -> str:
         seconds = _spread([run.seconds for run in self.runs])
+        synced = _spread([run.seconds + run.sync_seconds for run in self.runs])
         cpu = _spread([run.cpu_seconds * GIB / self.bytes for run in self.runs])
         peak = max(run.peak_bytes for run in self.runs) / MIB
-        return f"{self.client:9} {seconds:>22} {cpu:>24} {peak:10.0f}"
+        return f"{self.client:9} {seconds:>22} {synced:>22} {cpu:>24} {peak:10.0f}"
 
 
-HEAD = f"{'client':9} {'seconds':>22} {'CPU-s/GiB':>24} {'peak MiB':>10}"
+HEAD = f"{'client':9} {'seconds':>22} {'seconds, synced':>22} {'CPU-s/GiB':>24} {'peak MiB':>10}"
 
 
 def _spread(numbers: Sequence[float]) -> str:
@@ -118,6 +122,14 @@ def run(command: Sequence[str], environ: Mapping[str, str]) -> Run:
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}.")
     return Run(seconds, ended[2].ru_utime + ended[2].ru_stime, peak)
+
+
+def sync(file: Path) -> float:
+    """The seconds it takes."""
+    began = time.monotonic()
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+    return time.monotonic() - began
 
 
 def resident(pid: int) -> int:
@@ -168,7 +180,8 @@ def measure(endpoint: str, environ: Mapping[str, str], directory: Path, options:
     runs: dict[str, list[Run]] = {client: [] for client in CLIENTS}
     for _ in range(options.rounds):
         for client in CLIENTS:
-            runs[client].append(run(commands(endpoint, "object", target)[client], environ))
+            done = run(commands(endpoint, "object", target)[client], environ)
+            runs[client].append(replace(done, sync_seconds=sync(target)))
             if crc_of(target) != crc:
                 raise SystemExit(f"{client} made another file than was uploaded.")
             target.unlink()

@@ -24,7 +24,7 @@ import base64
 import hashlib
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -57,6 +57,7 @@ from streamup.stores import (
     StoredObject,
     StoredPart,
     StoreLimits,
+    Take,
 )
 
 
@@ -325,7 +326,7 @@ class FakeStore:
                 return damage.told(StoredObject(key, len(found.data), found.etag, encryption=SSE_C))
             return damage.told(found and _described(key, found))
 
-    async def read(self, key: str, start: int, end: int, etag: str) -> AsyncGenerator[bytes, None]:
+    async def read(self, key: str, start: int, end: int, etag: str, take: Take) -> None:
         async with self._call("read", key):
             found = self.objects.get(key)
             if found is None:
@@ -336,7 +337,7 @@ class FakeStore:
             for position in range(start, end, PIECE_BYTES):
                 async with self._call("piece") as damage:
                     piece = damage.told(found.data[position : min(position + PIECE_BYTES, end)])
-                yield piece
+                take(memoryview(piece))
 
     async def parts_of(self, key: str) -> Sequence[StoredPart] | None:
         async with self._call("parts_of", key):

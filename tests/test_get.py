@@ -160,6 +160,16 @@ async def test_a_byte_that_was_flipped_in_the_store_is_found_by_every_kind_of_pr
     assert part is None or part in str(caught.value)
 
 
+@pytest.mark.parametrize(("checksum", "sizes"), [("crc32 whole", None), ("sha256 parts", SIZES[:2]), (None, SIZES[:2])])
+async def test_what_comes_is_not_read_again_for_its_digests(store, target, monkeypatch, checksum, sizes):
+    monkeypatch.setattr(reading, "SPAN_BYTES", 2 * SPAN)
+    data = DATA[: sum(sizes)] if sizes else DATA
+    keep(store, data, sizes=sizes, checksum=checksum)
+    monkeypatch.setattr(os, "preadv", None)
+    assert (await download(store, target)).proven
+    assert target.read_bytes() == data
+
+
 @pytest.mark.parametrize("checksum", [None, "crc64nvme whole", "sha1 whole", "crc32 parts", "sha256 parts"])
 async def test_the_empty_object(store, target, checksum):
     keep(store, b"", checksum=checksum, sizes=(0,) if checksum and "parts" in checksum else None)

@@ -4,11 +4,16 @@ import asyncio
 import base64
 import hashlib
 import json
+import ssl
+import threading
 import tracemalloc
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from awscrt import checksums
+from certificates import make_certificate
 from wire import ALL, Wire, answer, deaf, error, reset, silent, store_at
 
 from streamup import errors
@@ -677,7 +682,9 @@ async def test_credentials_that_cannot_be_fetched_now_are_asked_for_again(wire, 
 
 
 async def pieces(store, start=0, end=6, etag='"e"'):
-    return b"".join([piece async for piece in store.read("k", start, end, etag)])
+    taken = bytearray()
+    await store.read("k", start, end, etag, taken.extend)
+    return taken
 
 
 def span(body, start=0, size=100, **fields):
@@ -719,6 +726,81 @@ async def test_bytes_that_end_early_or_stay_away_ask_for_another_attempt(wire):
         for kind in (errors.StoreUnavailable, errors.StoreUnavailable, errors.AccessDenied, errors.StoreThrottled):
             with pytest.raises(kind):
                 await pieces(store)
+
+
+async def test_who_leaves_a_read_does_not_wait_for_the_store(wire):
+    """It may be silent before its answer, or within a body. No thread takes anything afterwards, nor stays."""
+    arrived, taken = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def unanswered(reader, writer):
+        arrived.set()
+        await silent(reader, writer)
+
+    async def stalled(reader, writer):
+        writer.write(span("x" * MIB).removesuffix(b"x" * (MIB // 2)))
+        await silent(reader, writer)
+
+    wire.answers += [unanswered, stalled]
+    async with store_at(wire) as store:
+        for reached in (arrived, taken):
+            notice = partial(loop.call_soon_threadsafe, taken.set)
+            reading = asyncio.create_task(store.read("k", 0, MIB, '"e"', lambda _, notice=notice: notice()))
+            async with asyncio.timeout(5):
+                await reached.wait()
+                reading.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await reading
+        await wire.end()
+    async with asyncio.timeout(5):
+        while [thread for thread in threading.enumerate() if thread.name == "body"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_what_takes_the_bytes_may_end_the_reading(store, wire):
+    def full(_):
+        raise errors.TransferError("No space left")
+
+    wire.answers.append(span("abcdef"))
+    with pytest.raises(errors.TransferError, match="No space left"):
+        await store.read("k", 0, 6, '"e"', full)
+
+
+async def test_reads_trust_the_authority_that_is_configured(tmp_path, monkeypatch):
+    certificate = make_certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    wire, closed = Wire(reply=lambda _: span("abcdef")), asyncio.Event()
+
+    async def serve(reader, writer):
+        await wire.serve(reader, writer)
+        with suppress(OSError):
+            await writer.wait_closed()
+        closed.set()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    wire.url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with store_at(wire) as store:
+        with pytest.raises(errors.StoreUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+            await pieces(store)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate[0]))
+    async with store_at(wire) as store:
+        assert await pieces(store) == b"abcdef"
+        assert await pieces(store) == b"abcdef"
+    assert len(wire.connections) == 1, "it is kept from one read to the next"
+    async with asyncio.timeout(5):
+        await closed.wait()
+    server.close()
+
+
+async def test_reads_go_by_the_proxy_that_is_configured(wire, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", wire.url)
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("no_proxy", "")
+    wire.answers.append(span("abcdef"))
+    async with store_at(wire, endpoint_url="http://store.example") as store:
+        assert await pieces(store) == b"abcdef"
+    assert wire.requests[0].target == "http://store.example/bucket/some/prefix/k"
 
 
 def error_at(status, code):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from streamup.client.hashing import Hashing
 from streamup.client.known import Known, prove
 from streamup.client.progress import Progress
 from streamup.client.proof import Finding, Verdict, conclude
-from streamup.client.reading import Patience, in_parallel, pieces_of, span_bytes, spans_between
+from streamup.client.reading import Patience, in_parallel, read_span, span_bytes, spans_between
 from streamup.client.source import Source
 from streamup.errors import Different, Interrupted, TransferError
 
@@ -54,25 +54,30 @@ class Comparison:
         """Byte by byte. Raises `Different` with the first that is: what lies before one that was found is read on."""
         size = self._known.stored.size
         spans = iter(spans_between([(0, size)], self._known.cut or (size,), span_bytes(size, self._parallel)))
-        differs = size
+        differences = [size]
+
+        def take(position: int, piece: memoryview) -> None:
+            if position >= min(differences):
+                raise _Enough
+            ours = os.pread(descriptor, len(piece), position)
+            if ours != piece:
+                differences.append(position + _first_difference(ours, piece))
+                raise _Enough
+            progress.add(len(piece))
 
         async def work() -> None:
-            nonlocal differs
-            for span in spans:
-                async with aclosing(pieces_of(self._source, span, self._known.stored.etag, self._patience)) as pieces:
-                    async for position, piece in pieces:
-                        if position >= differs:
-                            return
-                        ours = os.pread(descriptor, len(piece), position)
-                        if ours != piece:
-                            differs = min(differs, position + _first_difference(ours, piece))
-                            return
-                        progress.add(len(piece))
+            with suppress(_Enough):
+                for span in spans:
+                    await read_span(self._source, span, self._known.stored.etag, self._patience, take)
 
         progress.turn("reading", size)
         await in_parallel(self._parallel, work)
-        if differs < size:
+        if (differs := min(differences)) < size:
             raise Different(f"they differ from byte {differs} on")
+
+
+class _Enough(Exception):
+    """What comes behind a difference is not looked at."""
 
 
 @contextmanager
@@ -87,6 +92,6 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _first_difference(ours: bytes, theirs: bytes) -> int:
+def _first_difference(ours: bytes, theirs: memoryview) -> int:
     """Where two unequal strings part."""
     return next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))

@@ -3,7 +3,8 @@
     Partial.open → what an earlier attempt left, compared with its journal → the gaps → prove → Partial.finish
 
 - Spans begin and end where parts do, as far as parts are known: stores read a part at a time.
-- Digests of parts are begun as soon as a part is whole: its bytes are still in the page cache.
+- Digests are made of the bytes as they come. Those of parts that came in several spans are begun as soon as the part is
+  whole: its bytes are still in the page cache.
 - The bytes are all of one object: each request says which (If-Match).
 """
 
@@ -12,19 +13,18 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from awscrt.checksums import crc64nvme
 
-from streamup.client.hashing import Hashing
+from streamup.client.hashing import CRCS, Hashing, Passing
 from streamup.client.known import Known, prove
 from streamup.client.partial import Claimed, Partial
 from streamup.client.progress import Progress
 from streamup.client.proof import Finding, Verdict, conclude, likely_cuts, spans_of
-from streamup.client.reading import PARALLEL, Patience, in_parallel, pieces_of, span_bytes, spans_between
+from streamup.client.reading import PARALLEL, Patience, in_parallel, read_span, span_bytes, spans_between
 from streamup.client.source import Source
 from streamup.errors import Different
 
@@ -107,27 +107,50 @@ class Download:
 
         async def work() -> None:
             for span in spans:  # shared: each worker takes the next one
-                arrivals.add(await self._fetch(span, partial, progress))
+                await self._fetch(span, partial, arrivals, progress)
 
         await in_parallel(self._parallel, work)
 
-    async def _fetch(self, span: tuple[int, int], partial: Partial, progress: Progress) -> Claimed:
+    async def _fetch(self, span: tuple[int, int], partial: Partial, arrivals: Arrivals, progress: Progress) -> None:
         """One span. What has come of it when it ends otherwise is remembered."""
-        start = end = span[0]
-        crc, noted = 0, time.monotonic()
+        arriving = Arriving(span, arrivals.wanted(span), partial)
+
+        def take(position: int, piece: memoryview) -> None:
+            arriving.take(position, piece)
+            progress.add(len(piece))
+
         try:
-            async with aclosing(pieces_of(self._source, span, self._known.stored.etag, self._patience)) as pieces:
-                async for position, piece in pieces:
-                    partial.write(piece, position)
-                    crc, end = crc64nvme(piece, crc), position + len(piece)
-                    progress.add(len(piece))
-                    if time.monotonic() - noted > NOTE_SECONDS:
-                        partial.note(Claimed(start, end, crc))
-                        noted = time.monotonic()
+            await read_span(self._source, span, self._known.stored.etag, self._patience, take)
         finally:
-            if end > start:
-                partial.note(Claimed(start, end, crc))
-        return Claimed(start, end, crc)
+            arriving.note()
+        arrivals.add(arriving.claimed, arriving.digests())
+
+
+class Arriving:
+    """A span on its way into the file, and through its digests: nothing is read again for them. Threads take turns."""
+
+    def __init__(self, span: tuple[int, int], wanted: Iterable[tuple[str, int, int]], partial: Partial) -> None:
+        self.claimed = Claimed(span[0], span[0], 0)
+        self._passing = Passing(wanted)
+        self._partial = partial
+        self._noted = time.monotonic()
+
+    def take(self, position: int, piece: memoryview) -> None:
+        self._partial.write(piece, position)
+        self._passing.update(position, piece)
+        crc = crc64nvme(piece, self.claimed.crc64nvme)
+        self.claimed = Claimed(self.claimed.start, position + len(piece), crc)
+        if time.monotonic() - self._noted > NOTE_SECONDS:
+            self.note()
+
+    def note(self) -> None:
+        """So that an attempt which comes after this one need not ask for it again."""
+        self._noted = time.monotonic()
+        if self.claimed.end > self.claimed.start:
+            self._partial.note(self.claimed)
+
+    def digests(self) -> Iterator[tuple[str, int, int, bytes]]:
+        return self._passing.found()
 
 
 class Arrivals:
@@ -137,22 +160,35 @@ class Arrivals:
         self._size = known.stored.size
         self._hashing = hashing
         self._there: list[Claimed] = []
-        claims = [claim for claim in known.chosen(etag=etag)[0] if claim.composite]
-        self._algorithms = [claim.algorithm for claim in claims]
+        chosen = known.chosen(etag=etag)[0]
+        claims = [claim for claim in chosen if claim.composite]
+        self._of_parts = [claim.algorithm for claim in claims]
+        crcs = CRCS.keys() - {"crc64nvme"}  # which is made of every span anyway
+        self._of_spans = [claim.algorithm for claim in chosen if not claim.composite and claim.algorithm in crcs]
         cut = known.cut or next((cut for claim in claims for cut in likely_cuts(self._size, claim.parts)[:1]), ())
         self._parts = spans_of(cut) if claims else []
         self._starts = [start for start, _ in self._parts]
         self._missing = [end - start for start, end in self._parts]
 
-    def add(self, claimed: Claimed) -> None:
+    def wanted(self, span: tuple[int, int]) -> list[tuple[str, int, int]]:
+        """The digests that can be made of a span while it comes."""
+        start, end = span
+        parts = self._parts[bisect_left(self._starts, start) : bisect_left(self._starts, end)]
+        whole = [(algorithm, *part) for part in parts if part[1] <= end for algorithm in self._of_parts]
+        return [*((algorithm, start, end) for algorithm in self._of_spans), *whole]
+
+    def add(self, claimed: Claimed, digests: Iterable[tuple[str, int, int, bytes]] = ()) -> None:
+        """These bytes are there, and these are `digests` of some of them."""
         self._there.append(claimed)
         self._hashing.know("crc64nvme", claimed.start, claimed.end, claimed.crc64nvme.to_bytes(8, "big"))
+        for digest in digests:
+            self._hashing.know(*digest)
         first = bisect_right(self._starts, claimed.start) - 1
         for index in range(max(first, 0), bisect_left(self._starts, claimed.end)):
             start, end = self._parts[index]
             self._missing[index] -= min(end, claimed.end) - max(start, claimed.start)
             if not self._missing[index]:
-                for algorithm in self._algorithms:
+                for algorithm in self._of_parts:
                     self._hashing.begin(algorithm, start, end)
 
     def spans(self) -> list[tuple[int, int]]:

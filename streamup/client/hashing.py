@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import MappingProxyType
@@ -38,13 +38,14 @@ READ_BYTES = 1 << 20
 PIECE_BYTES = 64 << 20
 """A CRC of the whole is computed in pieces of this size, so that all cores take part."""
 
-_CRC: Mapping[str, tuple[Callable[..., int], Callable[[int, int, int], int]]] = MappingProxyType(
+CRCS: Mapping[str, tuple[Callable[..., int], Callable[[int, int, int], int]]] = MappingProxyType(
     {
         "crc32": (checksums.crc32, checksums.combine_crc32),
         "crc32c": (checksums.crc32c, checksums.combine_crc32c),
         "crc64nvme": (checksums.crc64nvme, checksums.combine_crc64nvme),
     }
 )
+"""What continues a CRC, and what joins those of neighbours."""
 
 
 class _Running(Protocol):
@@ -56,7 +57,7 @@ class _Crc:
     """A CRC in hashlib's dress."""
 
     def __init__(self, algorithm: str) -> None:
-        self._crc, self._size, self._value = _CRC[algorithm][0], SIZES[algorithm], 0
+        self._crc, self._size, self._value = CRCS[algorithm][0], SIZES[algorithm], 0
 
     def update(self, data: memoryview | bytes, /) -> None:
         self._value = self._crc(data, self._value)
@@ -66,7 +67,7 @@ class _Crc:
 
 
 def _running(algorithm: str) -> _Running:
-    return _Crc(algorithm) if algorithm in _CRC else hashlib.new(algorithm, usedforsecurity=False)
+    return _Crc(algorithm) if algorithm in CRCS else hashlib.new(algorithm, usedforsecurity=False)
 
 
 def digest(algorithm: str, data: bytes) -> bytes:
@@ -77,10 +78,27 @@ def digest(algorithm: str, data: bytes) -> bytes:
 
 def combined(algorithm: str, pieces: Iterable[tuple[bytes, int]]) -> bytes:
     """The CRC of bytes that lie one behind another, from the CRC and the size of each."""
-    combine, value = _CRC[algorithm][1], 0
+    combine, value = CRCS[algorithm][1], 0
     for crc, size in pieces:
         value = combine(value, int.from_bytes(crc, "big"), size)
     return value.to_bytes(SIZES[algorithm], "big")
+
+
+class Passing:
+    """Digests of bytes as they pass, in order. `wanted`: of which algorithm, from where to where."""
+
+    def __init__(self, wanted: Iterable[tuple[str, int, int]]) -> None:
+        self._running = {one: _running(one[0]) for one in wanted}
+
+    def update(self, position: int, data: memoryview) -> None:
+        for (_, start, end), running in self._running.items():
+            first, last = max(start - position, 0), min(end - position, len(data))
+            if first < last:
+                running.update(data[first:last])
+
+    def found(self) -> Iterator[tuple[str, int, int, bytes]]:
+        """What they are, once all have passed."""
+        return ((*one, running.digest()) for one, running in self._running.items())
 
 
 class Hashing:
@@ -158,7 +176,7 @@ class Hashing:
         return finding
 
     async def _whole(self, algorithm: str, size: int, pieces: Iterable[tuple[int, int]] | None) -> bytes:
-        if algorithm not in _CRC:
+        if algorithm not in CRCS:
             return await self.begin(algorithm, 0, size)
         starts = range(0, size, PIECE_BYTES)
         spans = list(pieces or ((start, min(start + PIECE_BYTES, size)) for start in starts))

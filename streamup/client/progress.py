@@ -11,6 +11,7 @@ import asyncio
 import json
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,6 +112,7 @@ class Progress:
         self._show = show
         self._task: asyncio.Task[None] | None = None
         self._measure: Callable[[], tuple[int, int]] | None = None
+        self._adding = threading.Lock()
         self.turn(phase, total)
 
     def turn(self, phase: str, total: int, done: int = 0) -> None:
@@ -129,7 +131,9 @@ class Progress:
         self._marks = [(self._began, self.done)]
 
     def add(self, size: int) -> None:
-        self.done += size
+        """Threads may call it."""
+        with self._adding:
+            self.done += size
 
     async def __aenter__(self) -> Self:
         if self._show:

@@ -9,8 +9,7 @@ import asyncio
 import random
 import time
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import TypeVar
 
 from streamup.client.proof import Cut
@@ -87,18 +86,25 @@ def _sentence(error: Exception) -> str:
     return f"{str(error).rstrip('.')}."
 
 
-async def pieces_of(
-    source: Source, span: tuple[int, int], etag: str, patience: Patience
-) -> AsyncGenerator[tuple[int, bytes], None]:
-    """The bytes of a span with their positions, in as many requests as it takes. Raises `Interrupted`."""
+async def read_span(
+    source: Source,
+    span: tuple[int, int],
+    etag: str,
+    patience: Patience,
+    take: Callable[[int, memoryview], object],
+) -> None:
+    """Give `take` the bytes of a span with their positions, in as many requests as it takes. Raises `Interrupted`."""
     position, end = span
+
+    def took(piece: memoryview) -> None:
+        nonlocal position
+        take(position, piece)
+        position += len(piece)
+        patience.reward()
+
     while position < end:
         try:
-            async with aclosing(source.read(position, end, etag)) as pieces:
-                async for piece in pieces:
-                    yield position, piece
-                    position += len(piece)
-                    patience.reward()
+            await source.read(position, end, etag, took)
         except StoreUnavailable as error:
             await patience.pause(error)
         except StorePrecondition as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Protocol, Self
@@ -26,7 +26,7 @@ from streamup.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from streamup.stores import SSE_C, ObjectStore, StoredObject, StoredPart
+from streamup.stores import SSE_C, ObjectStore, StoredObject, StoredPart, Take
 
 FRESH_SECONDS = 1800
 """A presigned URL is used for this long: streamup signs them for an hour, and a span must end before that."""
@@ -48,7 +48,7 @@ class Source(Protocol):
         """What the store says of it. Raises `NoSuchObject`."""
         ...
 
-    def read(self, start: int, end: int, etag: str) -> AsyncGenerator[bytes, None]:
+    async def read(self, start: int, end: int, etag: str, take: Take) -> None:
         """As `ObjectStore.read`."""
         ...
 
@@ -103,8 +103,8 @@ class StoreSource:
             why = f"The store does not let these credentials in, or they lack s3:GetObject on {self.name} ({error})"
         return f"{why}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
 
-    def read(self, start: int, end: int, etag: str) -> AsyncGenerator[bytes, None]:
-        return self._store.read(self.key, start, end, etag)
+    async def read(self, start: int, end: int, etag: str, take: Take) -> None:
+        await self._store.read(self.key, start, end, etag, take)
 
     async def parts(self) -> Sequence[StoredPart] | None:
         return await self._store.parts_of(self.key)
@@ -163,7 +163,7 @@ class ServerSource:
         except (KeyError, ValueError) as error:
             raise StoreRefused(f"{self.name} answered what streamup does not: is this a streamup server?") from error
 
-    async def read(self, start: int, end: int, etag: str) -> AsyncGenerator[bytes, None]:
+    async def read(self, start: int, end: int, etag: str, take: Take) -> None:
         span = {"Range": f"bytes={start}-{end - 1}", "If-Match": etag}
         async with self._request("GET", await self._presign(), span) as answer:
             if answer.headers.get("ETag") != etag:
@@ -171,8 +171,8 @@ class ServerSource:
             if answer.status != 206 and int(answer.headers.get("Content-Length", -1)) != end:  # noqa: PLR2004 - Partial
                 raise StoreRefused(f"{self._presigned} ignores Range.")
             while start < end and (piece := await answer.content.readany()):
+                take(memoryview(piece))
                 start += len(piece)
-                yield piece
         if start < end:
             raise StoreUnavailable(f"The bytes end at {start}, before {end}.")
 

@@ -8,7 +8,7 @@ how they are written on the wire is the store's business.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -142,6 +142,10 @@ class StoreLimits:
     max_name_bytes: int | None = None
 
 
+Take = Callable[[memoryview], object]
+"""Takes bytes as they come. It may be called in a thread, and what it raises ends the reading."""
+
+
 class ObjectStore(Protocol):
     """A bucket and a prefix; `key` is always below the prefix and never begins with it.
 
@@ -199,12 +203,12 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def read(self, key: str, start: int, end: int, etag: str) -> AsyncGenerator[bytes, None]:
-        """Bytes `start` to `end` (half-open, not empty) of the object with this ETag, all of them (S3: GetObject with
-        Range and If-Match).
+    async def read(self, key: str, start: int, end: int, etag: str, take: Take) -> None:
+        """Give bytes `start` to `end` (half-open, not empty) of the object with this ETag to `take`, all of them and in
+        order (S3: GetObject with Range and If-Match). When it returns or raises, `take` is called no more.
 
         Raises `StorePrecondition` when the object is another one by now, `NoSuchObject`, and `StoreUnavailable` when
-        the bytes end early. An iterator that is not read to its end must be closed: it holds a connection.
+        the bytes end early.
         """
         ...
 
