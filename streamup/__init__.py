@@ -45,7 +45,8 @@ The map
 `metrics`          what monitoring reads: numbers, looked up when somebody asks
 `audit`            who has done what: a record for each upload, and for each refusal
 `answers`          outcomes and errors as responses: one table error → status
-`auth`, `config`   who asks, and whether they are heard; what the operator decides
+`auth`             who asks, and whether they are heard
+`config`           what the operator decides
 `credentials`      whom the server knows: API keys and the keys of tokens, exchanged as a whole
 `tokens`           JSON Web Tokens: from one to a grant, and how one is made
 `local`            the embedded store of `serve --local`
@@ -94,8 +95,9 @@ Each has a test that carries its name (`tests/test_laws.py`).
    never appear after the offset the newcomer was told.
 7. **Only a clean end completes.** EOF by the framing and the client's word that this is all. Reset, timeout,
    cancellation and shutdown only interrupt; an interrupted upload is kept, and can be resumed, until it expires.
-8. **Nothing grows without a bound.** Spool bytes, parts in flight, uploads, and time without a byte are all limited; a
-   full spool means an unread socket for those inside and a refusal at the door.
+8. **Nothing grows without a bound.** Spool bytes, parts in flight, uploads and their age, connections, time without a
+   byte, and how slow a body may be are all limited; where there are several subjects, each has its share. A full spool
+   means an unread socket for those inside and a refusal at the door.
 9. **One order per key.** Completions of one key take effect in the order in which they were sealed; a sealed upload is
    never refused for another's sake.
 10. **Fail closed.** A failed sync is never retried into success; what the store refuses is repaired from the spool or

@@ -75,7 +75,8 @@ class Admin:
         }
         app = web.Application(middlewares=[self._guard])
         for route in ADMIN:
-            app.router.add_get(route.path, handlers[route])
+            for method in route.methods:
+                app.router.add_route(method, route.path, handlers[route])
         return app
 
     @web.middleware

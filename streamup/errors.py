@@ -9,7 +9,7 @@ StreamupError
 │   │   ├── LengthExceeded      bytes beyond the known length; the upload fails
 │   │   └── DigestMismatch      the bytes are not those of the client's digest; they are not kept
 │   ├── LengthRequired          a body without Content-Length or chunked framing
-│   ├── UnsupportedMedia        the protocol has a content type of its own for such a body
+│   ├── UnsupportedMedia        a form around the bytes, or not the content type that the protocol has for them
 │   ├── UnsupportedVersion      a version of a protocol that is not spoken here
 │   ├── NotFound                no such upload, no such object
 │   ├── Gone                    the upload was cancelled, has expired, or failed
@@ -114,7 +114,7 @@ class DigestMismatch(BadRequest):
 
 
 class UnsupportedMedia(UploadError):
-    title = "The content type is not the protocol's"
+    title = "Not a content type for such a body"
 
 
 class UnsupportedVersion(UploadError):

@@ -41,7 +41,9 @@ def validate_key(key: str, prefix: str) -> str:
     if _ENCODED.search(key):
         raise BadRequest("A key is percent-encoded once: this one still has a %2E, %2F or %5C after that.")
     if len((prefix + key).encode()) > MOST_KEY_BYTES:
-        raise BadRequest(f"A key has at most {MOST_KEY_BYTES} bytes of UTF-8, the prefix included.", limit=1024)
+        raise BadRequest(
+            f"A key has at most {MOST_KEY_BYTES} bytes of UTF-8, the prefix included.", limit=MOST_KEY_BYTES
+        )
     if any(segment in {"", ".", ".."} for segment in key.split("/")):
         raise BadRequest("A key has no empty segments, no `.` and no `..`.")
     return key

@@ -1,7 +1,7 @@
 """What can be asked of the public listener, as OpenAPI 3.1: one document, for other people's tools and our tests. Pure.
 
-It is written by hand, and held to the truth: the suite compares every answer it gets with it, so a status, a field or
-a member that is missing here fails the test that met it (tests/documented.py).
+It is written by hand, and held to the truth: the suite compares almost every answer it gets with it, so a status, a
+field or a member that is missing here fails the test that met it (tests/documented.py).
 
 A field that several requests or answers share is described once (`PARAMETERS`, `HEADERS`, `SCHEMAS`, `PROBLEMS`), and
 the operations name it. What is on every answer (see `DESCRIPTION`) is not named again.
@@ -14,7 +14,9 @@ from typing import Any, get_args
 
 from streamup import routes
 from streamup.digests import SIZES
+from streamup.keys import MOST_KEY_BYTES
 from streamup.protocols import Policy
+from streamup.protocols.fields import MOST_BYTES
 from streamup.stores import Checksum
 from streamup.upload import State
 
@@ -51,12 +53,15 @@ def _one_of(*values: str) -> Json:
     return {"type": "string", "enum": list(values)}
 
 
-_BYTES: Json = {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
+_BYTES: Json = {"type": "integer", "minimum": 0, "maximum": MOST_BYTES}
 _BASE64 = "[A-Za-z0-9+/]+={0,2}"
 _DIGEST = rf"sha-(256|512)=:{_BASE64}:(, *sha-(256|512)=:{_BASE64}:)*"
 _EXAMPLE_DIGEST = "sha-256=:RBNvo1WzZ4oRRq0W9+hknpT7T8If536DEMBg9hyq/4o=:"
 
-_KEY = "UTF-8, at most 1024 bytes, percent-encoded. Slashes may stand as they are. No empty, `.` or `..` segments."
+_KEY = (
+    f"UTF-8, at most {MOST_KEY_BYTES} bytes, percent-encoded. Slashes may stand as they are. "
+    "No empty, `.` or `..` segments."
+)
 
 KEY_TO_CREATE = _parameter(
     "key", "query", f"The key of the object; else one is made of the upload's id and the file name. {_KEY}", _text()
@@ -201,7 +206,7 @@ HEADERS: Mapping[str, Json] = {
     "Cross-Origin-Opener-Policy": _header("No other page has a hand on this one.", "same-origin"),
     "ETag": _header("The store's, of the object.", '"9a0364b9e99bb480dd25e1f0284c8555-2"'),
     "Location": _header("The upload (`/uploads/ID`), or the object once it is there.", "/uploads/0f9d8c7b6a5f4e3d"),
-    "Permissions-Policy": _header("What of the device the page may ask for.", "camera=(self)"),
+    "Permissions-Policy": _header("What of the device the page may not ask for.", "camera=()"),
     "Preference-Applied": _header("`Prefer` was followed.", "respond-async"),
     "Range": _header("The bytes that are there; absent while there are none.", "bytes=0-1048575"),
     "Referrer-Policy": _header("Where the page is, is told to nobody.", "no-referrer"),
@@ -373,7 +378,7 @@ SCHEMAS: Mapping[str, Json] = {
 PROBLEMS: Mapping[int, str] = {
     400: "The request contradicts itself or the protocol, or the bytes are not those of their digest.",
     401: "A credential is needed, or this one is not known.",
-    403: "The credential does not allow this; or a foreign page, or another host name, was named.",
+    403: "The credential does not allow this; a foreign page, or another host name; or the upload is too old.",
     404: "There is none.",
     405: "The method means nothing here, or the operator has switched it off.",
     409: "The offset is not the right one (`Upload-Offset` is), an unfinished upload is in the way, or it is complete.",
@@ -381,7 +386,7 @@ PROBLEMS: Mapping[int, str] = {
     411: "Neither `Content-Length` nor `Transfer-Encoding: chunked`.",
     412: "`If-None-Match: *`, and the object exists; or a version of tus that is not spoken.",
     413: "Over a limit, which is named.",
-    415: "The protocol has a content type of its own for such a body.",
+    415: "A form around the bytes; or the protocol has a content type of its own for such a body.",
     423: "It is being completed: ask again.",
     460: "tus: the bytes do not match `Upload-Checksum`.",
     501: "What this server or its store cannot do, or cannot verify.",
@@ -402,12 +407,11 @@ _PROGRESS_OF_PROBLEMS = (
     *("Tus-Resumable", "Upload-Draft-Interop-Version"),
 )
 
-_DOOR = (400, 401, 403, 405)
+_DOOR = (400, 401, 403, 405, 503)
 """What may be said to anybody, about anything."""
 
-_OF_PAGES = (400, 403, 404, 405)
-_OUR_FAULT = (503, 507)
-_SENDING = (*_DOOR, 404, 409, 410, 411, 412, 413, 415, 423, 460, 501, *_OUR_FAULT)
+_OF_PAGES = (400, 403, 404, 405, 503)
+_SENDING = (*_DOOR, 404, 409, 410, 411, 412, 413, 415, 423, 460, 501, 507)
 
 
 def _answer(description: str, fields: Iterable[str] = (), schema: str = "", media: str = "application/json") -> Json:
@@ -537,7 +541,7 @@ PATHS: Mapping[str, Json] = {
                     ),
                 )
             },
-            (*_DOOR, 404, *_OUR_FAULT),
+            (*_DOOR, 404, 507),
             parameters=("Want-Repr-Digest",),
             description="It stops nobody.",
         ),
@@ -545,14 +549,14 @@ PATHS: Mapping[str, Json] = {
             "getObject",
             "Download",
             {307: _answer("To the store, for an hour at most.", ("Location", "Cache-Control"))},
-            (*_DOOR, 404, 501, *_OUR_FAULT),
+            (*_DOOR, 404, 501, 507),
             description="Off unless the server was started with `--downloads` (405).",
         ),
         "delete": _operation(
             "deleteObject",
             "Cancel the open upload of this key; where the server was started with `--deletes`, remove the object, too",
             {204: _answer("It is gone.", _RESUME)},
-            (*_DOOR, 404, 409, 423, *_OUR_FAULT),
+            (*_DOOR, 404, 409, 423, 507),
         ),
         "options": _discover("discoverObject"),
     },
@@ -570,7 +574,7 @@ PATHS: Mapping[str, Json] = {
             "listUploads",
             "One's uploads: those that live, and the endings of the last day",
             {200: _answer("All of them.", ("Cache-Control",), "Uploads")},
-            (*_DOOR, *_OUR_FAULT),
+            (*_DOOR, 507),
             description="It stops nobody.",
         ),
         "options": _discover("discoverUploads"),
@@ -585,7 +589,7 @@ PATHS: Mapping[str, Json] = {
                 202: _answer("It is being completed.", _PROGRESS),
                 204: _answer("It is open.", _PROGRESS),
             },
-            (*_DOOR, 404, 410, 412, 423, *_OUR_FAULT),
+            (*_DOOR, 404, 410, 412, 423, 507),
             parameters=_RESUME,
             description="It stops who is sending: the answer is the place to go on from.",
         ),
@@ -593,7 +597,7 @@ PATHS: Mapping[str, Json] = {
             "getUpload",
             "Look at an upload",
             {200: _answer("The upload, or how it ended.", _PROGRESS, "Upload")},
-            (*_DOOR, 404, *_OUR_FAULT),
+            (*_DOOR, 404, 507),
             description="It stops nobody; while somebody sends, `Upload-Offset` is in the JSON only.",
         ),
         "patch": _operation(
@@ -625,7 +629,7 @@ PATHS: Mapping[str, Json] = {
             "cancelUpload",
             "Give the upload up",
             {204: _answer("Its bytes are gone.", _RESUME)},
-            (*_DOOR, 404, 409, 410, 412, 423, *_OUR_FAULT),
+            (*_DOOR, 404, 409, 410, 412, 423, 507),
             parameters=_RESUME,
         ),
         "options": _discover("discoverUpload"),

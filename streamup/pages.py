@@ -47,8 +47,7 @@ HEADERS: Mapping[str, str] = MappingProxyType(
         "Cache-Control": "no-cache",  # after an update the old files must not meet the new ones
         "Content-Security-Policy": "; ".join(f"{name} {sources}" for name, sources in POLICY.items()),
         "Cross-Origin-Opener-Policy": "same-origin",
-        # What a recorder needs, for this page and for nothing in it.
-        "Permissions-Policy": "camera=(self), display-capture=(self), microphone=(self), geolocation=(), payment=()",
+        "Permissions-Policy": "camera=(), display-capture=(), microphone=(), geolocation=(), payment=()",
         "Referrer-Policy": "no-referrer",
     }
 )

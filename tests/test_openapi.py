@@ -7,7 +7,7 @@ import documented
 import pytest
 from documented import DOCUMENT, closed, operations, resolved, validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from raw_client import CHUNKED, Answer, chunk, head
+from raw_client import CHUNKED, Answer, at, chunk, head
 
 from streamup import answers, openapi, routes
 from streamup.errors import UploadError
@@ -120,6 +120,16 @@ async def test_an_upload_is_documented_at_every_age(service):
     await service.becomes("a", writer=False)
     await service.ask("PATCH", f"/uploads/{found['id']}", b"", {"Upload-Offset": "100000", "Upload-Complete": "?1"})
     assert (await service.document("a"))["object"]["parts"] == 2
+
+
+async def test_that_no_place_is_left_is_documented_for_every_operation(start_service):
+    service = await start_service(max_connections=1)
+    await service.connect()
+    for method, path, _ in operations():
+        sends = method in {"PUT", "POST", "PATCH"}
+        body, fields = (b"", at(0, complete=True)) if sends else (None, {})
+        answer = await service.ask(method, path.format(key="a", id="unknown", name="page.js"), body, fields)
+        assert answer.status in {503, 423 if method == "HEAD" else 507}, (method, path, answer.status)
 
 
 def test_every_operation_says_what_it_refuses_in_problem_json():

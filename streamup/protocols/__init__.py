@@ -1,7 +1,8 @@
 """How clients ask: a request head becomes an intent, an outcome becomes a response head. Pure.
 
 One file here is one wire protocol, an implementation of `UploadProtocol`. Adding a protocol is adding a file, its
-examples in `tests/`, and its name in `PROTOCOLS` of server.py; no other room knows which one a client speaks.
+examples in `tests/`, its name in `PROTOCOLS` of server.py, and its fields in openapi.py; no other room knows which one
+a client speaks.
 """
 
 from __future__ import annotations

@@ -267,7 +267,9 @@ def user_metadata(user: dict[str, str]) -> dict[str, str]:
         storable(f"x-amz-meta-{name}", value)
     size = sum(len(name) + len(value) for name, value in user.items())
     if size > MOST_USER_METADATA_BYTES:
-        raise BadRequest(f"S3 stores {MOST_USER_METADATA_BYTES} bytes of metadata; these are {size}.", limit=2048)
+        raise BadRequest(
+            f"S3 stores {MOST_USER_METADATA_BYTES} bytes of metadata; these are {size}.", limit=MOST_USER_METADATA_BYTES
+        )
     return user
 
 
