@@ -14,7 +14,7 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -229,6 +229,13 @@ def _parse_count(text: str) -> int:
     return int(text)
 
 
+def _parse_percent(text: str) -> int:
+    match = re.fullmatch(r"(\d{1,3})%?", text.strip(), re.ASCII)
+    if match is None or not 1 <= int(match[1]) <= 100:  # noqa: PLR2004 - what percent means
+        raise ConfigError(f"{text!r} is not a share. Write it as 50%, from 1% to 100%.")
+    return int(match[1])
+
+
 def _unless(word: str, parse: Callable[[str], Any]) -> Callable[[str], Any]:
     """`parse`, and `word` for None."""
     return lambda text: None if text == word else parse(text)
@@ -270,9 +277,6 @@ def _choice(name: str, words: tuple[str, ...], default: str, text: str) -> Any:
         return word
 
     return _option(name, parse, default, "|".join(words), text)
-
-
-_HALF = " [default: half of all, if there are several subjects]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -368,14 +372,13 @@ class Config:
         "TIME",
         "Close a connection on which no whole request head has come for this long.",
     )
-    subject_uploads: int | None = _option(
-        "subject-uploads", _parse_count, None, "N", "Unfinished uploads of one subject." + _HALF
-    )
-    subject_requests: int | None = _option(
-        "subject-requests", _parse_count, None, "N", "Requests of one subject at once." + _HALF
-    )
-    subject_spool_bytes: int | None = _option(
-        "subject-spool-size", parse_size, None, "SIZE", "Disk for bytes of one subject." + _HALF
+    subject_share_percent: int = _option(
+        # No one can lock out all others, and two that behave never meet a limit that is not everybody's.
+        "subject-share",
+        _parse_percent,
+        "50%",
+        "PERCENT",
+        "Where several subjects can come, each has so much of --max-open-uploads, --max-connections and --spool-size.",
     )
     subject_appends: int | None = _option(
         "subject-appends",
@@ -466,6 +469,20 @@ class Config:
     def authenticated(self) -> bool:
         """Whether a credential is asked for."""
         return bool(self.api_key_sha256 or self.jwt_secret or self.jwt_keys)
+
+    @property
+    def has_several_subjects(self) -> bool:
+        """Whether more than one can come. Who can only be alone may take all."""
+        return len(self.api_key_sha256) > 1 or bool(self.jwt_secret or self.jwt_keys)
+
+    def share(self, amount: int) -> int | None:
+        """How much of an amount one subject may take; None: all."""
+        return -(-amount * self.subject_share_percent // 100) if self.has_several_subjects else None
+
+    @property
+    def appends_a_second(self) -> int | None:
+        """Of one subject; None: as many as it likes."""
+        return self.subject_appends or (SUBJECT_APPENDS if self.has_several_subjects else None)
 
     @property
     def speaks_plainly(self) -> bool:
@@ -611,24 +628,9 @@ def build(store: str | None, values: Mapping[str, Any]) -> Config:
             given[name] = local
     if store:
         given["bucket"], given["prefix"] = parse_store(store)
-    config = _with_shares(Config(**given))
+    config = Config(**given)
     check(config)
     return config
-
-
-def _with_shares(config: Config) -> Config:
-    """What one subject may take, where nobody has said so: no one can lock out all others, and two that behave never
-    meet a limit which the server would not have had without it. Who is alone may take all.
-    """
-    if len(config.api_key_sha256) <= 1 and not (config.jwt_secret or config.jwt_keys):
-        return config
-    shares: dict[str, Any] = {
-        "subject_uploads": -(-config.max_open_uploads // 2),
-        "subject_requests": -(-config.max_connections // 2),
-        "subject_spool_bytes": config.spool_bytes // 2,
-        "subject_appends": SUBJECT_APPENDS,
-    }
-    return replace(config, **{name: share for name, share in shares.items() if getattr(config, name) is None})
 
 
 def is_loopback(host: str) -> bool:
@@ -674,17 +676,16 @@ def _amount_objections(config: Config) -> Iterator[str]:
             f"--part-size {config.part_bytes} is more than an eighth of --spool-size {config.spool_bytes}, and uploads "
             f"would wait for each other. Set --spool-size to {needed}MiB or more, or choose smaller parts."
         )
-    if config.subject_spool_bytes is not None and config.subject_spool_bytes < config.part_bytes:
+    share = config.share(config.spool_bytes)
+    if share is not None and share < config.part_bytes:
         yield (
-            f"--subject-spool-size {config.subject_spool_bytes} has no room for one part of --part-size "
-            f"{config.part_bytes}. Set it to that at least."
+            f"--subject-share {config.subject_share_percent}% of --spool-size {config.spool_bytes} has no room for one "
+            f"part of --part-size {config.part_bytes}. Set one of them to more."
         )
     at_least_one = {
         "--parallel-parts": config.parallel_parts,
         "--max-open-uploads": config.max_open_uploads,
         "--max-connections": config.max_connections,
-        "--subject-uploads": _or_one(config.subject_uploads),
-        "--subject-requests": _or_one(config.subject_requests),
         "--subject-appends": _or_one(config.subject_appends),
         "--max-upload-size": _or_one(config.max_upload_bytes),
     }

@@ -181,7 +181,7 @@ class Door:
 
     def _require_share(self, subject: str, reserve: int) -> None:
         """Refuse who would leave too little for others."""
-        most, share = self._config.subject_uploads, self._spool.budget.share
+        most, share = self._config.share(self._config.max_open_uploads), self._spool.budget.share
         if most is not None and self._registry.count(subject) >= most:
             raise UploadShareTaken(
                 f"{most} of your uploads are open, and no more may be. End or cancel some (GET /uploads lists them).",

@@ -113,8 +113,8 @@ class Server:
         self._exposed = ", ".join(dict.fromkeys([*EXPOSED, *(f for p in self._protocols for f in p.response_fields)]))
         self._pages = Pages()
         self._admin = Admin(config, uploads, store, metrics)
-        self._requests = Requests(config.subject_requests)
-        self._pace = Pace(config.subject_appends)
+        self._requests = Requests(config.share(config.max_connections))
+        self._pace = Pace(config.appends_a_second)
         patience = {"head_seconds": config.head_seconds, "idle_seconds": config.idle_seconds}
         self._public = Listener(self._application(), most=config.max_connections, **patience)
         self._listeners = [self._public]

@@ -119,7 +119,8 @@ async def _start(config: Config, stack: AsyncExitStack) -> Server:
     jitter = random.Random()  # noqa: S311 - spreads retries, protects nothing
     uploader = Uploader(store, checkpoint, files, parallel_parts=config.parallel_parts, clock=time.time, jitter=jitter)
     await _ask_store(store, uploader, stack)
-    spool = Spool(directory, config.spool_bytes, files, floor=config.disk_floor_bytes, share=config.subject_spool_bytes)
+    share = config.share(config.spool_bytes)
+    spool = Spool(directory, config.spool_bytes, files, floor=config.disk_floor_bytes, share=share)
     uploads = Uploads(
         config,
         uploader,
@@ -157,6 +158,11 @@ async def _renew(server: Server, config: Config, reread: Callable[[], Config], h
             log.error("credentials and certificate stay as they were: %s", " ".join(str(error).splitlines()))  # noqa: TRY400 - a sentence for the operator, not a fault of ours
             continue
         log.info("credentials and certificate are read again; known are: %s", known)
+        if renewed.has_several_subjects and not config.has_several_subjects:
+            log.warning(
+                "several subjects can come now. Until the server is started again each may take everything: "
+                "--subject-share and --subject-appends hold from then on"
+            )
         if replace(renewed, **{name: getattr(config, name) for name in RENEWED}) != config:
             log.warning("other options have changed, too. They count when the server is started again")
 

@@ -90,7 +90,7 @@ class Service:
         self.files = files
         self.executor = ThreadPoolExecutor(1, "checkpoint")
         self.checkpoint = Checkpoint(config.data / "checkpoint.sqlite", self.executor)
-        self.spool = Spool(config.data / "spool", config.spool_bytes, files, share=config.subject_spool_bytes)
+        self.spool = Spool(config.data / "spool", config.spool_bytes, files, share=config.share(config.spool_bytes))
         self.uploader = Uploader(
             store,
             self.checkpoint,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import pty
@@ -25,6 +26,7 @@ from test_tokens import ED25519, OTHER_ED25519, RSA, pem, private_pem
 from streamup.config import parse_api_key
 from streamup.errors import ConfigError
 from streamup.exchange import head_of
+from streamup.service import _renew
 
 pytest_plugins = ["weed", "process"]
 pytestmark = pytest.mark.usefixtures("impatient")
@@ -168,6 +170,17 @@ async def test_what_cannot_be_renewed_whole_is_not_renewed(start_service, tmp_pa
         service.server.renew(replace(service.config, jwt_secret=SECRET[::-1]))
     client = await service.connect(tls=trusting(certificate))
     assert (await client.ask("PUT", "/objects/a", BODY, bearer(token()))).status == 201
+
+
+async def test_a_second_subject_is_held_to_its_share_from_the_next_start(start_service, caplog):
+    keys = tuple(map(parse_api_key, (API_KEY, API_KEY[::-1])))
+    service = await start_service(api_key_sha256=keys[:1])
+    hangup, renewed = asyncio.Event(), replace(service.config, api_key_sha256=keys)
+    renewal = asyncio.create_task(_renew(service.server, service.config, lambda: renewed, hangup))
+    hangup.set()
+    await eventually(lambda: "several subjects can come now" in caplog.text)
+    assert "other options" not in caplog.text
+    renewal.cancel()
 
 
 def hang_up(server: Server, line: str) -> None:

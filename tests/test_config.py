@@ -81,6 +81,12 @@ def test_what_is_no_duration(text):
         parse_duration(text)
 
 
+@pytest.mark.parametrize("text", ["0", "0%", "101%", "1.5%", "half", "-1", "%"])
+def test_what_is_no_share(text):
+    with pytest.raises(ConfigError, match="Write it as 50%"):
+        OPTIONS["subject_share_percent"].parse(text)
+
+
 @pytest.mark.parametrize(
     ("text", "address"),
     [
@@ -391,7 +397,8 @@ def test_a_bucket_leaves_them_off():
 
 def shares(**values):
     config = build("s3://bucket", values)
-    return config.subject_uploads, config.subject_requests, config.subject_spool_bytes, config.subject_appends
+    amounts = config.max_open_uploads, config.max_connections, config.spool_bytes
+    return *map(config.share, amounts), config.appends_a_second
 
 
 @pytest.mark.parametrize("values", [{}, {"api_key_sha256": (b"1",)}])
@@ -404,7 +411,7 @@ def test_who_can_only_be_alone_may_take_all(values):
 )
 def test_of_several_subjects_none_takes_more_than_half(values):
     assert shares(**values) == (5000, 1000, 5 << 30, 100)
-    assert shares(**values, subject_uploads=7, subject_appends=8, max_connections=3) == (7, 2, 5 << 30, 8)
+    assert shares(**values, subject_share_percent=10, subject_appends=8, max_connections=3) == (1000, 1, 1 << 30, 8)
 
 
 @pytest.mark.parametrize(("store", "local"), [(None, False), ("s3://b/p", True)])
@@ -456,10 +463,8 @@ def test_what_is_fine(changes):
         ({"parallel_parts": 0}, "--parallel-parts 0"),
         ({"max_open_uploads": 0}, "--max-open-uploads 0"),
         ({"max_connections": 0}, "--max-connections 0"),
-        ({"subject_uploads": 0}, "--subject-uploads 0"),
-        ({"subject_requests": 0}, "--subject-requests 0"),
         ({"subject_appends": 0}, "--subject-appends 0"),
-        ({"subject_spool_bytes": 1}, "--subject-spool-size 1 has no room"),
+        ({"subject_share_percent": 1, "spool_bytes": 799 * MIB, "jwt_secret": b"x" * 32}, "--subject-share 1% of"),
         ({"head_seconds": 0.0}, "--head-timeout"),
         ({"max_age_seconds": 0.0}, "--max-age"),
         ({"max_upload_bytes": 0}, "--max-upload-size 0"),

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import resource
 import socket
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
@@ -104,7 +105,7 @@ def test_a_pace_remembers_nobody_for_long():
 
 
 async def test_one_subject_cannot_open_all_uploads(start_service):
-    service = await start_service(api_key_sha256=TWO_SUBJECTS, subject_uploads=2, idle_seconds=0.3)
+    service = await start_service(api_key_sha256=TWO_SUBJECTS, max_open_uploads=4, idle_seconds=0.3)
     await stay(service, "a", ONE)
     await stay(service, "b", ONE)
     answer = refused(await service.ask("PUT", "/objects/c", b"body", ONE), 507, limit=2)
@@ -119,7 +120,7 @@ async def test_one_subject_cannot_open_all_uploads(start_service):
 
 
 async def test_one_subject_cannot_keep_all_of_the_server_busy(start_service):
-    service = await start_service(api_key_sha256=TWO_SUBJECTS, subject_requests=1)
+    service = await start_service(api_key_sha256=TWO_SUBJECTS, max_connections=20, subject_share_percent=5)
     writer = await stay(service, "a", ONE)
     refused(await service.ask("PUT", "/objects/b", b"body", ONE), 507, limit=1)
     refused(await service.ask("PUT", "/objects/b", None, ONE | CHUNKED | EXPECT), 503)
@@ -155,9 +156,7 @@ async def test_who_is_a_little_too_fast_is_slowed_down(start_service, monkeypatc
 
 async def test_one_subject_cannot_hold_all_of_the_spool(start_service):
     """With digests: such appends reserve everything before their first byte, and need never send one."""
-    service = await start_service(
-        api_key_sha256=TWO_SUBJECTS, spool_bytes=64 * PART_BYTES, subject_spool_bytes=32 * PART_BYTES
-    )
+    service = await start_service(api_key_sha256=TWO_SUBJECTS, spool_bytes=64 * PART_BYTES)
     digest = {"Content-Digest": "sha-256=:" + "A" * 43 + "=:", "Upload-Complete": "?0"}
     budget, slow = service.spool.budget, []
     for number in range(4):
@@ -176,9 +175,7 @@ async def test_one_subject_cannot_hold_all_of_the_spool(start_service):
 
 
 async def test_who_waits_for_its_own_share_goes_on_when_there_is_room(start_service):
-    service = await start_service(
-        api_key_sha256=TWO_SUBJECTS, spool_bytes=64 * PART_BYTES, subject_spool_bytes=2 * PART_BYTES
-    )
+    service = await start_service(api_key_sha256=TWO_SUBJECTS, spool_bytes=50 * PART_BYTES, subject_share_percent=4)
     gate = service.store.hold("put_part")
     one = await service.connect()
     await one.send(head("PUT", "/objects/a", CHUNKED | ONE) + chunk(BODY) + LAST_CHUNK)
@@ -342,6 +339,8 @@ def test_connections_are_no_more_than_there_are_descriptors_for(caplog):
     lowered = _within_descriptors(config, 1024).max_connections
     assert 2 * lowered + 2 * 8 < 1024 - 150
     assert "2000 is lowered to 404" in caplog.text
+    of_several = replace(config, api_key_sha256=TWO_SUBJECTS)
+    assert _within_descriptors(of_several, 1024).share(lowered) == 202, "half of those that there are"
     with pytest.raises(ConfigError, match="ulimit -n"):
         _within_descriptors(config, 200)
 
