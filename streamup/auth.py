@@ -80,9 +80,9 @@ class Authorizer:
             return ANONYMOUS
         return self.credentials.grant(presented(head.headers.get("Authorization", ""), head.url_token), head.arrived)
 
-    def grant_now(self, credential: str) -> Grant | None:
-        """What a credential allows now, beside what it allowed when it was presented; None if it has been revoked."""
-        return Grant(subject=credential, credential=credential) if self.credentials.knows(credential) else None
+    def still_known(self, credential: str) -> bool:
+        """Whether what goes by this name (`Grant.credential`) has not been revoked since."""
+        return self.credentials.knows(credential)
 
     def admit(self, head: RequestHead, *, linked: bool = False) -> None:
         """Whether it is us whom the client meant, and no foreign page asks. Raises `Forbidden`.

@@ -22,7 +22,7 @@ from streamup.errors import (
     UploadExists,
     UploadShareTaken,
 )
-from streamup.grants import Grant, smallest
+from streamup.grants import Grant
 from streamup.keys import expand, validate_key
 from streamup.layout import Layout, choose_layout
 from streamup.protocols import BodyTerms, Create, Description, Intent
@@ -30,7 +30,7 @@ from streamup.registry import Registry
 from streamup.spool import Spool
 from streamup.stores import NO_KEY, Checksum, ObjectMeta, ObjectStore
 from streamup.terms import Terms, known_length, too_large, too_large_for_a_digest
-from streamup.upload import Upload
+from streamup.upload import Upload, smallest
 
 DOOR_SECONDS = 0.6
 """How long the store may take to say whether a key exists before a body is let in."""

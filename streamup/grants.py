@@ -16,7 +16,7 @@ from streamup.errors import BadRequest, Forbidden, NotFound
 from streamup.keys import validate_key
 from streamup.protocols import Append, BodyTerms, Cancel, Create, Discover, Fetch, Inspect, Intent, Look
 from streamup.terms import too_large
-from streamup.upload import Upload
+from streamup.upload import Upload, smallest
 
 UNTYPED = "application/octet-stream"
 """What a body without Content-Type is taken for (RFC 9110, 8.3)."""
@@ -98,24 +98,6 @@ def decide(grant: Grant, method: str, intent: Intent, upload: Upload | None, *, 
         _require_terms(grant, intent, own)
 
 
-def decide_again(upload: Upload, now: Grant | None) -> None:
-    """The decision at completion, on what can have changed since a request began: `now` is what the credential of this
-    upload allows now, None if it was revoked. It has its word here, too. Raises `Forbidden`, `TooLarge`.
-    """
-    if now is None or not now.reaches(upload.key):
-        raise Forbidden(
-            "The credential of this upload has been revoked. What has arrived is kept: end the upload with another one."
-        )
-    upload.narrow(max_bytes=now.max_bytes, overwrite=now.overwrite)
-    if upload.max_bytes is not None and upload.received > upload.max_bytes:
-        raise too_large(upload.max_bytes)
-
-
-def smallest(*limits: int | None) -> int | None:
-    """Of limits that hold together; None if there is none."""
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
 def unknown_upload(upload_id: str) -> NotFound:
     """The same for an upload that never was, one that is forgotten, and one of somebody else's."""
     return NotFound(f"There is no upload {upload_id[:80]}, or it ended more than a day ago.")
@@ -123,23 +105,15 @@ def unknown_upload(upload_id: str) -> NotFound:
 
 def _require_place(grant: Grant, intent: Intent, own: Upload | None) -> None:
     match intent:
-        case Append(upload_id=str(name)) | Inspect(upload_id=str(name)) | Look(upload_id=str(name)):
-            _require_known(own, name)
-        case Cancel(upload_id=str(name)):
-            _require_known(own, name)
-        case Create(key=str(key)) | Append(key=str(key)) | Inspect(key=str(key)) | Look(key=str(key)):
-            grant.require_reach(key)
-        case Fetch(key=key) | Cancel(key=str(key)):
-            grant.require_reach(key)
+        case Append() | Inspect() | Look() | Cancel() if intent.upload_id is not None:
+            if own is None:
+                raise unknown_upload(intent.upload_id)
+        case Create() | Append() | Inspect() | Look() | Fetch() | Cancel() if intent.key is not None:
+            grant.require_reach(intent.key)
         case Look():  # all that it owns
             pass
         case _:
             raise Forbidden("There is no rule for such a request, so it is not allowed.")
-
-
-def _require_known(own: Upload | None, upload_id: str) -> None:
-    if own is None:
-        raise unknown_upload(upload_id)
 
 
 def _require_terms(grant: Grant, intent: Create | Append, own: Upload | None) -> None:

@@ -28,11 +28,9 @@ from streamup.errors import (
     PreconditionFailed,
     SpoolError,
     StoreError,
-    TooLarge,
     UploadError,
 )
 from streamup.failpoints import failpoint
-from streamup.grants import Grant, decide_again
 from streamup.recovery import part_names, survey
 from streamup.spool import Spool
 from streamup.upload import LIVE, State, Upload
@@ -92,7 +90,7 @@ class Registry:
         expire_seconds: float,
         max_age_seconds: float | None,
         clock: Callable[[], float],
-        grant_now: Callable[[str], Grant | None],
+        still_known: Callable[[str], bool],
     ) -> None:
         self._uploader = uploader
         self._checkpoint = checkpoint
@@ -100,7 +98,7 @@ class Registry:
         self._expire_seconds = expire_seconds
         self._max_age_seconds = max_age_seconds
         self._clock = clock
-        self._grant_now = grant_now
+        self._still_known = still_known
         self._live: dict[str, Live] = {}
         self._by_key: dict[str, list[Live]] = {}
         self._by_subject = Counter[str]()
@@ -314,7 +312,7 @@ class Registry:
             await self._decide_again(live.upload)
             live.require_fresh()
             live.upload.seal(self._last_order + 1)
-        except (BadRequest, Forbidden, PreconditionFailed, TooLarge):
+        except (BadRequest, Forbidden, PreconditionFailed):
             await self.keep(live)
             raise
         self._last_order += 1
@@ -326,11 +324,12 @@ class Registry:
         """Whether it may still become an object: a body can take days, and this is the last moment to keep it open.
         Once sealed it is a promise that no later change takes back.
 
-        A store that does not answer in time decides by its own condition. Raises `Forbidden`, `TooLarge`,
-        `PreconditionFailed`.
+        A store that does not answer in time decides by its own condition. Raises `Forbidden`, `PreconditionFailed`.
         """
-        if upload.credential is not None:
-            decide_again(upload, self._grant_now(upload.credential))
+        if upload.credential is not None and not self._still_known(upload.credential):
+            raise Forbidden(
+                "The credential of this upload has been revoked. Its bytes are kept: end the upload with another one."
+            )
         if upload.overwrite:
             return
         with suppress(TimeoutError, StoreError):

@@ -129,7 +129,7 @@ async def _start(config: Config, stack: AsyncExitStack) -> Server:
         clock=time.time,
         # Hexadecimal: an id may begin a word on the command line, and a "-" there would be an option.
         random_token=lambda: secrets.token_hex(16),
-        grant_now=authorizer.grant_now,
+        still_known=authorizer.still_known,
     )
     server = Server(config, uploads, store, authorizer, metrics)
     watch = asyncio.create_task(metrics.watch_loop(), name="event loop lag")

@@ -175,7 +175,7 @@ class Upload:
 
         Who replaces nothing leaves that to the store to decide: at completion, and by itself.
         """
-        self.max_bytes = min((limit for limit in (self.max_bytes, max_bytes) if limit is not None), default=None)
+        self.max_bytes = smallest(self.max_bytes, max_bytes)
         self.overwrite = self.overwrite and overwrite
         self.meta = replace(self.meta, if_none_match=self.meta.if_none_match or not self.overwrite)
 
@@ -370,3 +370,8 @@ class Upload:
                 raise UploadBusy(f"This upload is {self.state}; it cannot become {state} now.")
             raise self.failure or Gone(f"This upload is {self.state}.")
         self.state = state
+
+
+def smallest(*limits: int | None) -> int | None:
+    """Of limits that hold together; None if there is none."""
+    return min((limit for limit in limits if limit is not None), default=None)

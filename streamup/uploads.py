@@ -64,10 +64,10 @@ class Uploads:
         *,
         clock: Callable[[], float],
         random_token: Callable[[], str],
-        grant_now: Callable[[str], Grant | None],
+        still_known: Callable[[str], bool],
     ) -> None:
-        """`random_token` gives names nobody can guess: upload ids, object tokens. `grant_now` tells what a credential
-        allows by now, beside what it allowed when it was presented; None if it has been revoked.
+        """`random_token` gives names nobody can guess: upload ids, object tokens. `still_known` tells
+        whether a credential, by its name, has not been revoked since.
         """
         self._config = config
         self._uploader = uploader
@@ -82,7 +82,7 @@ class Uploads:
             expire_seconds=config.expire_seconds,
             max_age_seconds=config.max_age_seconds,
             clock=clock,
-            grant_now=grant_now,
+            still_known=still_known,
         )
         self.door = Door(config, self._registry, uploader.store, spool, clock=clock, random_token=random_token)
         self._queues = WeakValueDictionary[str, asyncio.Lock]()
@@ -210,10 +210,8 @@ class Uploads:
     async def addressed(self, intent: Intent) -> Upload | None:
         """The upload that an intent names, or the open one of its key that it goes on with, whoever's it is."""
         match intent:
-            case Append(upload_id=str(name)) | Inspect(upload_id=str(name)) | Look(upload_id=str(name)):
-                return await self._find(name)
-            case Cancel(upload_id=str(name)):
-                return await self._find(name)
+            case Append() | Inspect() | Look() | Cancel() if intent.upload_id is not None:
+                return await self._find(intent.upload_id)
             case Append(key=str(key)) | Create(key=str(key), policy="append"):
                 live = self._registry.open_upload(key)
             case Create(key=str(key), policy=None, independent=False) if self._config.interrupted == "append":

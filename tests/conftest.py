@@ -107,7 +107,7 @@ class Service:
             self.spool,
             clock=time.time,
             random_token=lambda: secrets.token_hex(16),
-            grant_now=authorizer.grant_now,
+            still_known=authorizer.still_known,
         )
         self.metrics = Metrics()
         self.server = Server(config, self.uploads, store, authorizer, self.metrics)

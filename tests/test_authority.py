@@ -16,7 +16,6 @@ from raw_client import CHUNKED, EXPECT, LAST_CHUNK, Answer, Client, at, chunk, e
 
 from streamup import routes
 from streamup.credentials import Credentials
-from streamup.grants import Grant
 from streamup.stores import ObjectMeta
 from streamup.tokens import SigningKey, Verifier, mint, secret_key
 
@@ -578,12 +577,3 @@ async def test_recovery_does_not_complete_what_was_revoked(start_service, tmp_pa
 async def ended_as(service: Service, upload_id: str, headers: Mapping[str, str], state: str) -> dict[str, Any] | None:
     document = (await service.ask("GET", f"/uploads/{upload_id}", None, headers)).json
     return document if document["state"] == state else None
-
-
-async def test_what_a_credential_allows_less_by_now_counts_at_completion(guarded, monkeypatch):
-    client, upload_id = await guarded_writer(guarded, "own/a")
-    less = Grant(subject="ann", max_bytes=7)
-    monkeypatch.setattr(guarded.uploads._registry, "_grant_now", lambda _: less)
-    await client.send(chunk(b"rest") + LAST_CHUNK)
-    refused(await client.answer(), 413, limit=7)
-    assert (await guarded.ask("HEAD", f"/uploads/{upload_id}", None, token())).offset == 8

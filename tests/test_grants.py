@@ -3,7 +3,7 @@
 import pytest
 
 from streamup.errors import Forbidden, NotFound, TooLarge
-from streamup.grants import Grant, decide, decide_again, smallest
+from streamup.grants import Grant, decide
 from streamup.layout import Layout
 from streamup.protocols import Append, BodyTerms, Cancel, Create, Description, Discover, Fetch, Inspect, Look
 from streamup.stores import ObjectMeta
@@ -208,22 +208,3 @@ def test_more_than_is_allowed_is_refused_before_a_byte_of_it(intent, found, limi
         with pytest.raises(TooLarge) as refusal:
             decide(SMALL, "PUT", intent, found, deletes=False)
         assert refusal.value.numbers["limit"] == limit
-
-
-def test_the_smallest_limit_counts():
-    assert (None, 1, 2, 1) == (smallest(None), smallest(1, 2), smallest(None, 2), smallest(2, 1, None))
-
-
-# -- and again at completion ----------------------------------------------------------------------------------------
-
-
-def test_completion_decides_on_what_can_have_changed():
-    full = upload(received=100, max_bytes=100)
-    for now in (Grant(subject="ann"), LIVE, SMALL):
-        decide_again(full, now)
-    for now in (None, Grant(subject="ann", prefix="other")):
-        with pytest.raises(Forbidden, match="revoked"):
-            decide_again(full, now)
-    for over in (upload(received=101, max_bytes=100), upload(received=101)):
-        with pytest.raises(TooLarge):
-            decide_again(over, SMALL)

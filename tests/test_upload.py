@@ -19,7 +19,7 @@ from streamup.errors import (
 )
 from streamup.layout import Layout
 from streamup.stores import ObjectMeta, Receipt, StoredObject
-from streamup.upload import ALLOWED, LIVE, State, Upload
+from streamup.upload import ALLOWED, LIVE, State, Upload, smallest
 
 OPEN, SEALED, COMPLETING, COMPLETE, CANCELLED, EXPIRED, FAILED = State
 NOW = 1000.0
@@ -399,3 +399,7 @@ def test_sealed_and_whole_stays_sealed():
     upload = make(SEALED)
     upload.recover(12, NOW)
     assert (SEALED, 12, 1) == (upload.state, upload.size, upload.sealed_order)
+
+
+def test_the_smallest_limit_counts():
+    assert (None, 1, 2, 1) == (smallest(None), smallest(1, 2), smallest(None, 2), smallest(2, 1, None))

@@ -121,7 +121,7 @@ class Process:
             self.spool,
             clock=clock,
             random_token=lambda: f"id{next(numbers)}-{id(self)}",
-            grant_now=lambda name: Grant(subject=name),
+            still_known=lambda _: True,
         )
 
     async def start(self, boot_id="boot"):
