@@ -18,34 +18,19 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Protocol, Self
+from typing import Self
 
 from streamup.config import Config, is_loopback
-from streamup.credentials import Credentials, presented
+from streamup.credentials import Credentials
 from streamup.errors import Forbidden
 from streamup.grants import Grant
+from streamup.protocols import RequestHead
 
 ANONYMOUS = Grant(subject="anonymous")
 """Everybody where no credential is asked for, and preflights."""
 
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - recognised, not bound
-
-
-class RequestHead(Protocol):
-    """What is looked at. The names of `headers` are found in any case; `arrived` is a unix time."""
-
-    @property
-    def method(self) -> str: ...
-
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-
-    @property
-    def url_token(self) -> str: ...
-
-    @property
-    def arrived(self) -> float: ...
 
 
 @dataclass(slots=True)
@@ -78,7 +63,7 @@ class Authorizer:
         self.admit(head)
         if not self.credentials or _is_preflight(head):
             return ANONYMOUS
-        return self.credentials.grant(presented(head.headers.get("Authorization", ""), head.url_token), head.arrived)
+        return self.credentials.grant(head.headers.get("Authorization", ""), head.url_token, head.arrived)
 
     def still_known(self, credential: str) -> bool:
         """Whether what goes by this name (`Grant.credential`) has not been revoked since."""

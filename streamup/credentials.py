@@ -21,14 +21,6 @@ from streamup.tokens import TokenKey, Verifier, public_keys, secret_key
 
 
 @dataclass(frozen=True, slots=True)
-class Presented:
-    """A credential as it came with a request."""
-
-    secret: str = field(repr=False)
-    in_url: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Credentials:
     """API keys by their SHA-256, and what verifies tokens. False if there are none: then nobody is asked for any."""
 
@@ -45,14 +37,18 @@ class Credentials:
     def __bool__(self) -> bool:
         return bool(self.key_hashes or self.verifier.keys)
 
-    def grant(self, presented: Presented | None, now: float) -> Grant:
-        """What is allowed to who presents this, at this unix time. Raises `Unauthorized`, `Forbidden`."""
-        if presented is None:
+    def grant(self, authorization: str, url_token: str, now: float) -> Grant:
+        """What is allowed at this unix time to who presents this: a credential in `Authorization`, else that of the
+        URL. Either may be empty. Raises `Unauthorized`, `Forbidden`.
+        """
+        in_header = _secret(authorization)
+        secret = in_header or url_token
+        if not secret:
             raise Unauthorized(
                 "Send an API key or a token as `Authorization: Bearer TOKEN`, or as the password of a Basic one."
             )
-        grant = self._of_key(presented.secret) or self._of_token(presented.secret, now)
-        if presented.in_url and grant.key is None:
+        grant = self._of_key(secret) or self._of_token(secret, now)
+        if not in_header and grant.key is None:
             raise Forbidden("A URL may carry a token for a single key only. Send this one as `Authorization: Bearer`.")
         return grant
 
@@ -79,14 +75,6 @@ class Credentials:
         return self.verifier.grant(secret, now)
 
 
-def presented(authorization: str, url_token: str) -> Presented | None:
-    """The credential of a request: that of `Authorization`, else that of the URL. Either may be empty."""
-    secret = _authorization(authorization)
-    if secret is not None:
-        return Presented(secret)
-    return Presented(url_token, in_url=True) if url_token else None
-
-
 def read_keys(path: Path) -> tuple[TokenKey, ...]:
     """The public keys in a file. Raises `ConfigError`."""
     try:
@@ -101,7 +89,7 @@ def _key_name(digest: bytes) -> str:
     return f"key-{digest.hex()[:8]}"
 
 
-def _authorization(text: str) -> str | None:
+def _secret(text: str) -> str | None:
     """The secret in an `Authorization` header: a Bearer token, or the password of Basic."""
     scheme, _, rest = text.strip().partition(" ")
     if scheme.lower() == "bearer":

@@ -1,7 +1,7 @@
 """auth.py: who may do what."""
 
 from base64 import b64encode
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
@@ -11,6 +11,7 @@ from streamup.auth import ANONYMOUS, Authorizer
 from streamup.config import Config
 from streamup.errors import Forbidden, Unauthorized
 from streamup.grants import Grant
+from streamup.protocols import RequestHead
 
 KEY = "a-key-of-twenty-chars"
 OTHER = "another-key-of-many-chars"
@@ -18,18 +19,10 @@ HASHES = tuple(sha256(key.encode()).digest() for key in (OTHER, KEY))
 SUBJECT = "key-" + sha256(KEY.encode()).hexdigest()[:8]
 
 
-@dataclass
-class Head:
-    method: str = "PUT"
-    headers: CIMultiDict[str] = field(default_factory=CIMultiDict)
-    url_token: str = ""
-    arrived: float = 0.0
-
-
 def decide(changes=None, method="PUT", **headers) -> Grant:
     config = replace(Config(), **(changes or {}))
     named = CIMultiDict({"host": "127.0.0.1:8080"} | {name.replace("_", "-"): text for name, text in headers.items()})
-    return Authorizer.of(config).authorize(Head(method, named))
+    return Authorizer.of(config).authorize(RequestHead(method=method, headers=named))
 
 
 def basic(text: str | bytes) -> str:
@@ -192,6 +185,6 @@ def test_hosts_that_are_not_us(changes, host):
 
 
 def test_http_1_0_may_leave_the_host_out():
-    assert Authorizer.of(Config()).authorize(Head()) == ANONYMOUS
+    assert Authorizer.of(Config()).authorize(RequestHead(method="PUT")) == ANONYMOUS
     with pytest.raises(Forbidden):
-        Authorizer.of(Config()).authorize(Head(headers=CIMultiDict(Origin="http://")))
+        Authorizer.of(Config()).authorize(RequestHead(method="PUT", headers=CIMultiDict(Origin="http://")))
