@@ -86,7 +86,7 @@ class Listener:
             max_field_size=MAX_FIELD_BYTES,
         )
         self.tls: ssl.SSLContext | None = None
-        """What connections to come speak HTTPS with; may be exchanged for another one."""
+        """What connections to come speak HTTPS with. To be set before it listens; may be exchanged for another one."""
         self._sockets: list[socket.socket] = []
         self._entering: dict[web.RequestHandler, asyncio.Task[None]] = {}
         self._surplus: set[web.RequestHandler] = set()
@@ -115,11 +115,10 @@ class Listener:
                 f"{self._most} clients are connected, which is the limit. Come back later.", limit=self._most
             )
 
-    async def listen(self, address: tuple[str, int], tls: ssl.SSLContext | None = None) -> None:
+    async def listen(self, address: tuple[str, int]) -> None:
         """Raises `ConfigError` when the address is taken."""
         await self._runner.setup()
         self._server.request_factory = _answerable(self._server.request_factory)
-        self.tls = tls
         loop = asyncio.get_running_loop()
         try:
             self._sockets = await _bound(*address)

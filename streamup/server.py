@@ -32,6 +32,7 @@ from streamup.errors import (
     AlreadyComplete,
     BadRequest,
     CheckpointError,
+    ConfigError,
     DigestMismatch,
     Gone,
     KeyConflict,
@@ -134,8 +135,8 @@ class Server:
         """
         require_c_parser()
         config = self._config
-        tls = tls_context(config.tls_cert, config.tls_key) if config.tls_cert else None
-        await self._public.listen(config.listen, tls)
+        self._take_certificate(config)
+        await self._public.listen(config.listen)
         if config.admin_listen:
             await self._listeners[-1].listen(config.admin_listen)
 
@@ -143,11 +144,16 @@ class Server:
         """Take the credentials and the certificate of this `config` from now on: for each request that begins, and each
         connection. Raises `ConfigError`, and then nothing has changed.
         """
+        if (config.tls_cert is None) is not (self._config.tls_cert is None):
+            raise ConfigError("--tls-cert begins and ends HTTPS, and that needs a restart.")
         credentials = Credentials.of(config)
-        if self._public.tls and config.tls_cert:
-            self._public.tls = tls_context(config.tls_cert, config.tls_key)
+        self._take_certificate(config)
         self._authorizer.credentials = credentials
         return credentials
+
+    def _take_certificate(self, config: Config) -> None:
+        if config.tls_cert:
+            self._public.tls = tls_context(config.tls_cert, config.tls_key)
 
     async def stop(self) -> None:
         """Close the listeners, settle the uploads, and only then end the connections."""

@@ -172,6 +172,17 @@ async def test_what_cannot_be_renewed_whole_is_not_renewed(start_service, tmp_pa
     assert (await client.ask("PUT", "/objects/a", BODY, bearer(token()))).status == 201
 
 
+@pytest.mark.parametrize("had", [False, True])
+async def test_https_begins_and_ends_with_a_restart(start_service, tmp_path, had):
+    files = make_certificate(tmp_path)
+    certificate, none = {"tls_cert": files[0], "tls_key": files[1]}, {"tls_cert": None, "tls_key": None}
+    service = await start_service(jwt_secret=SECRET, **(certificate if had else none))
+    with pytest.raises(ConfigError, match="needs a restart"):
+        service.server.renew(replace(service.config, jwt_secret=SECRET[::-1], **(none if had else certificate)))
+    client = await service.connect(tls=trusting(files) if had else None)
+    assert (await client.ask("PUT", "/objects/a", BODY, bearer(token()))).status == 201
+
+
 async def test_a_second_subject_is_held_to_its_share_from_the_next_start(start_service, caplog):
     keys = tuple(map(parse_api_key, (API_KEY, API_KEY[::-1])))
     service = await start_service(api_key_sha256=keys[:1])
