@@ -24,7 +24,7 @@ from streamup.exits import Failure, Refusal
 from streamup.grants import Grant, decide
 from streamup.keys import validate_key
 from streamup.options import Written, parameter
-from streamup.protocols import Append, BodyTerms, Cancel, Create, Description, Fetch, Intent, Look
+from streamup.protocols import Append, BodyTerms, Cancel, Create, Description, Fetch, Intent, Look, fields
 
 if TYPE_CHECKING:
     from streamup.tokens import SigningKey, Verifier
@@ -197,7 +197,8 @@ def _intent(method: str, key: str, size: int | None, content_type: str | None) -
             return Cancel(key=key)
         case "PATCH":
             return Append(key=key, offset=0, body=body)
-    return Create(key=key, body=body, description=Description(content_type=content_type))
+    described = fields.described_type("--content-type", content_type)
+    return Create(key=key, body=body, description=Description(content_type=described))
 
 
 def _token_text(text: str) -> str:

@@ -391,7 +391,16 @@ def test_what_is_said_of_an_object_is_kept_as_it_came(name, value):
         *(("Content-Type", value) for value in ("", "text", "text/", "/html", "text/html, text/plain", "text /html")),
         *(
             ("Content-Type", value)
-            for value in ("text/html;a", 'text/html;a="', "text/html x", "text/h\u00e9", "a/b\r\nX: y")
+            for value in (
+                "text/html;a",
+                'text/html;a="',
+                "text/*/x",
+                "audio/x;,text/html",
+                "text/html; charset=",
+                "text/html x",
+                "text/h\u00e9",
+                "a/b\r\nX: y",
+            )
         ),
         *(("Content-Encoding", value) for value in ("", "gz ip", "gzip,", "gzip;q=1", ",")),
         *(("Content-Disposition", value) for value in ("", ";", 'inline; a="', "in line", 'inline "', "a\u2028")),

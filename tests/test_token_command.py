@@ -157,6 +157,7 @@ def test_inspect_prints_json(run):
         (("--max-bytes", "5MiB"), ("PATCH", "a", "--size", "6MiB"), "no: An upload may have 5242880 bytes"),
         (("--content-type", "video/*"), ("POST", "a", "--content-type", "video/mp4"), "yes"),
         (("--content-type", "video/*"), ("POST", "a"), "no: This credential allows these content types only"),
+        (("--content-type", "video/*"), ("POST", "a", "--content-type", "video/mp4, a/b"), "no: --content-type is not"),
         (("--no-overwrite",), ("PUT", "a"), "yes, if there is no object of that key"),
         (("--no-overwrite",), ("DELETE", "a"), "no: This credential does not allow removing"),
         ((), ("PUT", "a/../b"), "no: A key has no empty segments"),
