@@ -86,9 +86,10 @@ class Admin:
         """Nothing here is for pages: neither for those of other origins, nor for one that has pointed a name of its own
         at this listener (DNS rebinding) and would then read what it answers.
         """
-        if not cannot_be_rebound(request.headers.get("Host"), self._config.allowed_hosts):
+        headers = headers_of(request, forwarded.Front())
+        if not cannot_be_rebound(headers.get("Host"), self._config.allowed_hosts):
             return web.Response(status=403, text="This server does not go by that name (--allowed-host NAME).\n")
-        if asked_by_foreign_page(headers_of(request, forwarded.Front())):
+        if asked_by_foreign_page(headers):
             return web.Response(status=403, text="This is not for web pages.\n")
         return await handler(request)
 

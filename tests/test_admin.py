@@ -67,6 +67,12 @@ async def test_a_page_cannot_read_it_under_a_name_that_it_has_rebound(start_serv
         assert (await ask(service, path, Host=host)).status == status
 
 
+async def test_the_name_in_the_target_goes_before_that_of_the_field(service):
+    for path in FOR_PROBES:
+        assert (await ask(service, f"http://rebound.example{path}", Host="127.0.0.1")).status == 403
+        assert (await ask(service, f"http://127.0.0.1{path}", Host="rebound.example")).status == 200
+
+
 async def test_a_probe_of_http_1_0_need_not_say_whom_it_means(service):
     client = await Client.connect(service.admin_address)
     await client.send(b"GET /healthz HTTP/1.0\r\n\r\n")
