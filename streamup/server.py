@@ -75,7 +75,7 @@ from streamup.reports import reporting
 from streamup.routes import OBJECT, UPLOAD, UPLOADS
 from streamup.stores import SSE_C, ObjectStore, StoredObject
 from streamup.upload import LIVE, State, Upload
-from streamup.uploads import Uploads
+from streamup.uploads import Uploads, already_complete
 from streamup.writer import Live, Writer
 
 PROTOCOLS: tuple[Callable[[Limits], UploadProtocol], ...] = (Tus, Ietf, Plain)
@@ -329,7 +329,7 @@ class Server:
         if isinstance(found, Live) and intent.upload_id is not None:
             upload = await self._outcome(found)
             if upload.state is State.COMPLETE:
-                raise AlreadyComplete(f"It has become the object {upload.key}, with {upload.size} bytes.", upload.size)
+                raise already_complete(upload)
         return None
 
     async def _newest(self, intent: Append | Inspect, grant: Grant) -> Live | Upload | None:
@@ -453,9 +453,8 @@ class Server:
         try:
             await self._uploads.cancel(live)
         except UploadBusy:
-            if (await self._outcome(live)).state is State.COMPLETE:
-                raise AlreadyComplete("There is nothing left to cancel; DELETE the object instead.") from None
-            raise
+            await self._outcome(live)
+            await self._uploads.cancel(live)  # which tells what has become of it
 
     def _discover(self, head: RequestHead) -> web.Response:
         allowed = (OBJECT if head.key else UPLOAD if head.upload_id else UPLOADS).allowed

@@ -152,9 +152,7 @@ class Uploads:
             raise UploadExists(SOMEBODY_ELSES)
         ended = await self.newest_ended(key, grant)
         if ended and ended.state is State.COMPLETE:
-            raise AlreadyComplete(
-                f"The upload of this key is complete, with {ended.size} bytes. Begin at byte 0 for another.", ended.size
-            )
+            raise already_complete(ended)
         raise OffsetMismatch(0, intent.offset, f"No upload of {key} is open. Begin at byte 0.")
 
     async def write(self, writer: Writer, body: Body) -> Live:
@@ -231,9 +229,7 @@ class Uploads:
         live = self._registry.get(upload_id)
         if live is None:
             upload = await self.look(upload_id, grant)
-            raise upload.failure or AlreadyComplete(
-                f"It is the object {upload.key}, with {upload.size} bytes.", upload.size
-            )
+            raise upload.failure or already_complete(upload)
         if not grant.owns(live.upload):
             raise unknown_upload(upload_id)
         live.require_fresh()
@@ -524,6 +520,13 @@ def _is_all(writer: Writer) -> bool:
     """Whether a body that has ended cleanly was the last one."""
     limit = writer.terms.limit
     return writer.terms.seals and (limit is None or writer.live.upload.received == limit)
+
+
+def already_complete(upload: Upload) -> AlreadyComplete:
+    """Nothing can be added to an object."""
+    return AlreadyComplete(
+        f"It is the object {upload.key}, with {upload.size} bytes. Begin at byte 0 for another.", upload.size
+    )
 
 
 def _exists(live: Live) -> UploadExists:
