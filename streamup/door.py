@@ -5,7 +5,6 @@ Nothing here waits but for a question to the store, and that not for long.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -16,7 +15,6 @@ from streamup.errors import (
     NotImplementedHere,
     SpoolFull,
     SpoolShareTaken,
-    StoreUnavailable,
     TooManyUploads,
     TooOld,
     UploadExists,
@@ -31,9 +29,6 @@ from streamup.spool import Spool
 from streamup.stores import NO_KEY, Checksum, ObjectMeta, ObjectStore
 from streamup.terms import Terms, known_length, too_large, too_large_for_a_digest
 from streamup.upload import Upload, smallest
-
-DOOR_SECONDS = 0.6
-"""How long the store may take to say whether a key exists before a body is let in."""
 
 MOST_PROVISIONAL_BYTES = 64 << 20
 """The longest body that may come with a digest: its client reserves that much of the spool before its first byte."""
@@ -124,19 +119,11 @@ class Door:
             key = self._checked(str(path.with_name(f"{path.stem}-{number}{path.suffix}")))
             grant.require_reach(key)
             # In this order: nothing may come between a look at our own uploads and the creation.
-            if not await self.exists(key) and not self._registry[key]:
+            if not await self._registry.exists(key) and not self._registry[key]:
                 upload.key = key
                 upload.meta = replace(upload.meta, if_none_match=self._store.conditional_writes)
                 return
         raise UploadExists(f"There are too many numbered versions of {upload.key}.")
-
-    async def exists(self, key: str, *, unsure: bool = False) -> bool:
-        """Whether there is an object now; `unsure` if the store does not say so in time."""
-        try:
-            async with asyncio.timeout(DOOR_SECONDS):
-                return await self._store.head(key) is not None
-        except (TimeoutError, StoreUnavailable):
-            return unsure
 
     # -- what is let in -----------------------------------------------------------------------------------------
 

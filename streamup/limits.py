@@ -19,7 +19,7 @@ DELAY_SECONDS = 0.5
 """Who is faster still waits so long, which slows down whoever sends one after another; more is refused."""
 
 HURRIED_DELAY_SECONDS = 0.1
-"""... but who waits for `100 Continue` does not wait for long (curl: 1 s), and there is more to be waited for."""
+"""... but who waits for `100 Continue` does not wait for long: of the second in `server.CONTINUE_SECONDS`."""
 
 
 class Requests:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -44,7 +44,7 @@ ANNOUNCE_SECONDS = 1.0
 """While a writer is there, its upload is synced for those who ask at most this often (law 2)."""
 
 LOOK_SECONDS = 0.6
-"""How long the store may take to say whether an object that must not be replaced is there."""
+"""How long the store may take to say whether there is an object: of the second in `server.CONTINUE_SECONDS`."""
 
 REREAD_SECONDS = 0.25
 
@@ -330,15 +330,19 @@ class Registry:
             raise Forbidden(
                 "The credential of this upload has been revoked. Its bytes are kept: end the upload with another one."
             )
-        if upload.overwrite:
-            return
-        with suppress(TimeoutError, StoreError):
+        if not upload.overwrite and await self.exists(upload.key):
+            raise PreconditionFailed(
+                f"There is an object under {upload.key} by now, and this upload may replace none. What has arrived is "
+                "kept: end the upload again when that object has gone."
+            )
+
+    async def exists(self, key: str, *, unsure: bool = False) -> bool:
+        """Whether there is an object now; `unsure` if the store does not say so in time."""
+        try:
             async with asyncio.timeout(LOOK_SECONDS):
-                if await self._uploader.store.head(upload.key) is not None:
-                    raise PreconditionFailed(
-                        f"There is an object under {upload.key} by now, and this upload may replace none. What has "
-                        "arrived is kept: end the upload again when that object has gone."
-                    )
+                return await self._uploader.store.head(key) is not None
+        except (TimeoutError, StoreError):
+            return unsure
 
     async def fail(self, live: Live, reason: str) -> None:
         """Fail closed (law 10)."""

@@ -82,7 +82,11 @@ PROTOCOLS: tuple[Callable[[Limits], UploadProtocol], ...] = (Tus, Ietf, Plain)
 """Asked in this order; the first that speaks a request's language answers it."""
 
 CONTINUE_SECONDS = 0.9
-"""curl sends its body after 1 s without 100 Continue; a 503 in its place must come before."""
+"""curl sends its body after 1 s without 100 Continue; a 503 in its place must come before, also on a busy machine.
+
+Within it come `limits.HURRIED_DELAY_SECONDS` and then `uploads.CLOSES_SECONDS`, of which the store has no more than
+`registry.LOOK_SECONDS`.
+"""
 
 PRESIGNED_SECONDS = 3600
 """How long the URL of a download may be begun with, and no longer than the credential that it was asked with."""

@@ -17,7 +17,7 @@ from streamup import audit
 from streamup.accumulator import Accumulator
 from streamup.checkpoint import Checkpoint, Holdings
 from streamup.config import Config
-from streamup.door import DOOR_SECONDS, Door
+from streamup.door import Door
 from streamup.errors import (
     AlreadyComplete,
     CheckpointError,
@@ -42,9 +42,12 @@ from streamup.uploader import Uploader
 from streamup.writer import Body, Live, Writer
 
 CLOSES_SECONDS = 0.8
-"""How long all waits at the door may take together for who is hurried. curl waits 1 s for 100 Continue, and then sends
-a body that was refused; the rest is for a busy machine. Others have sent their body already: ffmpeg's playlists queue.
+"""How long all waits at the door may take together for who is hurried: of the second in `server.CONTINUE_SECONDS`.
+Others have sent their body already: ffmpeg's playlists queue.
 """
+
+SETTLE_SECONDS = 0.6
+"""How long a newcomer that would be refused waits for the writer that is there, which may be at its end."""
 
 PROMPT_SECONDS = 1.0
 """A sealed upload that the store confirms within this needs no sync of its own: its bytes are there (law 2)."""
@@ -115,7 +118,7 @@ class Uploads:
         closes = asyncio.get_running_loop().time() + CLOSES_SECONDS if hurried else None
         self._require_running()
         upload = self.door.upload(intent, grant)
-        if upload.meta.if_none_match and await self.door.exists(upload.key):
+        if upload.meta.if_none_match and await self._registry.exists(upload.key):
             asked = "If-None-Match: * asks for none" if upload.overwrite else "this credential may replace none"
             raise PreconditionFailed(f"There is an object under {upload.key}, and {asked}. Use another key.")
         policy = intent.policy or self._config.interrupted
@@ -387,7 +390,7 @@ class Uploads:
             while (existing := self.open_upload(key, grant)) and (writer := existing.writer):
                 if writer.feeding:
                     self._registry.spawn(self._registry.announce(existing), f"announce {existing.upload.id}")
-                patience = DOOR_SECONDS - (self._clock() - max(arrived, writer.began))
+                patience = SETTLE_SECONDS - (self._clock() - max(arrived, writer.began))
                 if not await _within(max(patience, 0.05), writer.settled) and writer.feeding:
                     return
 
@@ -475,7 +478,7 @@ class Uploads:
         if (
             (terms.creates and terms.seals and terms.chunked)
             and not terms.insists
-            and (writer.replaces or await self.door.exists(live.upload.key, unsure=True))
+            and (writer.replaces or await self._registry.exists(live.upload.key, unsure=True))
         ):
             live.upload.cancel(self._clock())
             await self._registry.end(live)

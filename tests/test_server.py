@@ -1016,7 +1016,7 @@ async def test_a_409_comes_before_curl_loses_patience_however_slow_disk_and_stor
 async def test_who_has_sent_its_body_already_waits_in_line_at_the_door_as_long_as_that_takes(service, monkeypatch):
     """ffmpeg's playlists, on a machine that is slow just now: a 409 would be read by nobody."""
     monkeypatch.setattr("streamup.uploads.CLOSES_SECONDS", 0.05)
-    monkeypatch.setattr("streamup.uploads.DOOR_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr("streamup.uploads.SETTLE_SECONDS", PATIENCE_SECONDS)
     first, _ = await service.begin()
     second, hurried = await service.connect(), await service.connect()
     await second.send(head("PUT", "/objects/a", CHUNKED) + chunk(b"second") + LAST_CHUNK)

@@ -12,7 +12,7 @@ import pytest
 from fake_body import Body
 from fake_store import FakeStore
 
-from streamup import door, registry, uploader, uploads
+from streamup import registry, uploader, uploads
 from streamup.checkpoint import Checkpoint
 from streamup.config import Config
 from streamup.errors import (
@@ -185,8 +185,8 @@ def no_waiting(monkeypatch):
     monkeypatch.setattr(uploader, "BACKOFF_FIRST_SECONDS", 0.001)
     monkeypatch.setattr(uploader, "BACKOFF_MOST_SECONDS", 0.002)
     monkeypatch.setattr(uploads, "PROMPT_SECONDS", 0.2)
-    monkeypatch.setattr(uploads, "DOOR_SECONDS", 0.1)
-    monkeypatch.setattr(door, "DOOR_SECONDS", 0.1)
+    monkeypatch.setattr(uploads, "SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr(registry, "LOOK_SECONDS", 0.1)
 
 
 @pytest.fixture
