@@ -23,6 +23,10 @@ class Route:
         """As the field `Allow` says it (RFC 9110, 10.2.1)."""
         return ", ".join(self.methods)
 
+    def without(self, method: str) -> str:
+        """... where this one means nothing just now."""
+        return ", ".join(name for name in self.methods if name != method)
+
     def match(self, path: str) -> str | None:
         """What stands in the name's place, undecoded ("" where it has none); None if this path is another's."""
         fixed, _, name = self.path.partition("{")
@@ -46,6 +50,9 @@ OPEN = (PAGE, FILE, DESCRIPTION)
 
 PUBLIC = (OBJECT, UPLOADS, UPLOAD, *OPEN)
 """Where a path fits several, the first counts."""
+
+METHODS = tuple(dict.fromkeys(method for route in PUBLIC for method in route.methods))
+"""Each of them once."""
 
 HEALTH = Route("/healthz", ("GET", "HEAD"))
 READINESS = Route("/readyz", ("GET", "HEAD"))

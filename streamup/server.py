@@ -429,7 +429,7 @@ class Server:
 
     async def _fetch(self, key: str, head: RequestHead, grant: Grant) -> web.Response:
         if not self._config.downloads:
-            raise NotAllowed("Downloads are off on this server (--downloads).", OBJECT.allowed.replace(" GET,", ""))
+            raise NotAllowed("Downloads are off on this server (--downloads).", OBJECT.without("GET"))
         stored = await self._store.head(key)
         if stored is None:
             raise NotFound("There is no object under this key.")

@@ -25,6 +25,7 @@ from streamup.grants import Grant, decide
 from streamup.keys import validate_key
 from streamup.options import Written, parameter
 from streamup.protocols import Append, BodyTerms, Cancel, Create, Description, Fetch, Intent, Look, fields
+from streamup.routes import METHODS
 
 if TYPE_CHECKING:
     from streamup.tokens import SigningKey, Verifier
@@ -163,7 +164,7 @@ def inspect(text: str, *, as_json: bool, **keys: Any) -> None:
 
 @token.command()
 @click.argument("text", metavar="TOKEN|FILE|-")
-@click.argument("method", type=click.Choice(["PUT", "POST", "PATCH", "GET", "HEAD", "DELETE"], case_sensitive=False))
+@click.argument("method", type=click.Choice([name for name in METHODS if name != "OPTIONS"], case_sensitive=False))
 @click.argument("key")
 @click.option("--size", type=Written(parse_size, "SIZE"), metavar="SIZE", help="Of the body.")
 @click.option("--content-type", metavar="TYPE", help="Of the body.")

@@ -44,6 +44,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from streamup.errors import ConfigError, Unauthorized
 from streamup.grants import Grant
+from streamup.routes import METHODS
 
 T = TypeVar("T")
 Algorithm = Literal["HS256", "EdDSA", "RS256"]
@@ -59,8 +60,6 @@ MIN_RSA_BITS = 2048
 
 SUBJECT = "jwt:"
 """Begins the subjects of tokens, so that none can be that of an API key, or anonymous."""
-
-METHODS = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS")
 
 _MOST_NAME = 255
 """Characters of `sub` and `jti`: they go into logs and the checkpoint."""

@@ -23,7 +23,6 @@ pytestmark = pytest.mark.usefixtures("impatient")
 
 SECRET = b"a secret of thirty-two bytes or more"
 NEXT_SECRET = b"the secret that comes after that one"
-METHODS = ("PUT", "POST", "PATCH", "HEAD", "GET", "DELETE", "OPTIONS")
 
 
 def token(*, secret: bytes = SECRET, **claims: Any) -> dict[str, str]:
@@ -170,7 +169,7 @@ def credentials(rule: Rule, method: str, one: Ask) -> Mapping[str, tuple[Mapping
         "wrong": (token(secret=NEXT_SECRET), unknown),
         "expired": (token(exp=time.time() - 3600), unknown),
         "foreign-key": (token(prefix="elsewhere"), rule.key),
-        "wrong-method": (token(methods=[m for m in METHODS if m != (one.effective or method)]), rule.method),
+        "wrong-method": (token(methods=[m for m in routes.METHODS if m != (one.effective or method)]), rule.method),
         "over-size": (token(max_bytes=5), None if one.size is None else rule.size),
         "right": (token(prefix="own", max_bytes=20, methods=[one.effective or method]), None),
     }
@@ -241,7 +240,7 @@ async def test_every_route_and_method_with_every_kind_of_credential(guarded):
 @pytest.mark.parametrize("route", routes.PUBLIC, ids=lambda route: route.path)
 async def test_a_method_that_a_route_does_not_have_is_405_for_who_may_ask(guarded, route):
     target = route.path.format(key="own/a", id="unknown", name="page.js")
-    for method in {*METHODS, "TRACE"} - set(route.methods):
+    for method in {*routes.METHODS, "TRACE"} - set(route.methods):
         answer = await guarded.ask(method, target, None, token())
         assert (answer.status, answer.headers.get("allow")) == (405, route.allowed), method
         assert (await guarded.ask(method, target)).status == (405 if route in routes.OPEN else 401)

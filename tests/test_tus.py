@@ -246,7 +246,7 @@ def test_x_http_method_override_is_honoured_in_a_post(line, override, method):
 def test_a_post_to_an_upload_means_nothing_by_itself():
     with pytest.raises(NotAllowed) as found:
         understand(ask("POST /uploads/u1", OFFSET_STREAM, "Upload-Offset: 3"))
-    assert found.value.allowed == "HEAD, PATCH, DELETE, OPTIONS"
+    assert found.value.allowed == "HEAD, GET, PATCH, DELETE, OPTIONS"
 
 
 @pytest.mark.parametrize("state", [upload(), upload(offset=7), complete(7)])

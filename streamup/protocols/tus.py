@@ -36,6 +36,7 @@ from streamup.protocols import (
     ResponseHead,
     fields,
 )
+from streamup.routes import UPLOAD
 from streamup.upload import State, Upload
 
 VERSION = "1.0.0"
@@ -43,8 +44,6 @@ VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-with-upload,creation-defer-length,expiration,checksum,termination"
 
 MEDIA_TYPE = "application/offset+octet-stream"
-
-METHODS = "HEAD, PATCH, DELETE, OPTIONS"
 
 CHECKSUMS = ("sha1", "sha256", "crc32")
 """Algorithms of `Upload-Checksum`, by tus's own names, which are ours."""
@@ -99,7 +98,9 @@ class Tus:
                 return _append(head)
             case "DELETE":
                 return Cancel(upload_id=head.upload_id)
-        raise NotAllowed("POST means nothing on an upload, unless X-HTTP-Method-Override says PATCH.", METHODS)
+        raise NotAllowed(
+            "POST means nothing on an upload, unless X-HTTP-Method-Override says PATCH.", UPLOAD.without("POST")
+        )
 
     # -- answers ------------------------------------------------------------------------------------------------
 
