@@ -141,7 +141,7 @@ async def test_names_and_units_are_by_the_conventions(service):
 def test_the_readme_names_what_there_is(service):
     """Its table without the prefix, its alerts with it."""
     readme = (Path(__file__).parent.parent / "README.md").read_text()
-    section = readme[readme.index("## Watching it") : readme.index("## Safe as started")]
+    (section,) = re.findall(r"^## Watching it$.*?^(?=## )", readme, re.MULTILINE | re.DOTALL)
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`([a-z_]+)(?:\{[a-z,]+\})?`", row)}
     named |= set(re.findall(r"streamup_([a-z_]+)", section)) - {""}

@@ -15,6 +15,11 @@ def test_a_test_that_it_names_is_one(name):
     assert re.search(rf"^(async )?def {name}\(", TESTS, re.MULTILINE)
 
 
+def test_a_line_is_not_too_long_to_read_it_in_a_terminal():
+    prose = re.sub(r"^```.*?^```$|^\|.*$", "", README, flags=re.MULTILINE | re.DOTALL)
+    assert [line for line in prose.splitlines() if len(line) > 120] == []
+
+
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`(?:python )?((?:tests|bench|streamup)/[\w./]*)", README))))
 def test_a_file_that_it_names_is_there(path):
     assert (ROOT / path).exists()
