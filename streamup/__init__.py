@@ -49,6 +49,7 @@ The map
 `config`           what the operator decides
 `credentials`      whom the server knows: API keys and the keys of tokens, exchanged as a whole
 `tokens`           JSON Web Tokens: from one to a grant, and how one is made
+`token_keys`       ... and the keys for that, as the operator's files have them
 `local`            the embedded store of `serve --local`
 `client/`          what the command line does against a server or a store: look, download, compare
 `service`          wires the above from start to stop; nothing else does
@@ -62,9 +63,9 @@ The map
 
 Imports point one way: `cli → service · token_command · exits · logs → server · local · client · options · signals →
 admin · pages · reports → exchange · listeners · answers · metrics · auth · body → uploads → door → registry → writer ·
-recovery · drain → completion → uploader · read_back → accumulator → spool · checkpoint · audit → credentials → tokens
-→ grants · openapi → terms → protocols → upload → stores → config → layout · keys · routes · forwarded · mounts ·
-object_options · digests · hashes · limits → errors`. Pure rooms import the standard library only.
+recovery · drain → completion → uploader · read_back → accumulator → spool · checkpoint · audit → credentials → tokens ·
+token_keys → grants · openapi → terms → protocols → upload → stores → config → layout · keys · routes · forwarded ·
+mounts · object_options · digests · hashes · limits → errors`. Pure rooms import the standard library only.
 `tests/test_rooms.py` holds the map to this.
 
 A byte's way: `body.RequestBody.read` → `writer.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`

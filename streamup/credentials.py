@@ -11,13 +11,13 @@ import hmac
 from base64 import b64decode
 from dataclasses import dataclass, field
 from hashlib import sha256
-from pathlib import Path
 from typing import Self
 
 from streamup.config import Config
-from streamup.errors import ConfigError, Forbidden, Unauthorized
+from streamup.errors import Forbidden, Unauthorized
 from streamup.grants import Grant
-from streamup.tokens import TokenKey, Verifier, public_keys, secret_key
+from streamup.token_keys import read_keys, secret_key
+from streamup.tokens import Verifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +73,6 @@ class Credentials:
         if not self.verifier.keys or "." not in secret:
             raise Unauthorized("This server does not know that API key.")
         return self.verifier.grant(secret, now)
-
-
-def read_keys(path: Path) -> tuple[TokenKey, ...]:
-    """The public keys in a file. Raises `ConfigError`."""
-    try:
-        return public_keys(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--jwt-keys {path} cannot be read: {error}") from error
-    except ConfigError as error:
-        raise ConfigError(f"--jwt-keys {path}: {error}") from error
 
 
 def _key_name(digest: bytes) -> str:

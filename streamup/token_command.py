@@ -28,7 +28,8 @@ from streamup.protocols import Append, BodyTerms, Cancel, Create, Description, F
 from streamup.routes import METHODS
 
 if TYPE_CHECKING:
-    from streamup.tokens import SigningKey, Verifier
+    from streamup.token_keys import SigningKey
+    from streamup.tokens import Verifier
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -109,16 +110,16 @@ def mint(*, lifetime: float, no_overwrite: bool, private_key: Path | None, kid: 
 
 
 def _signing_key(file: Path | None, secret: bytes | None) -> SigningKey:
-    from streamup import tokens  # noqa: PLC0415 - as `cli` says
+    from streamup import token_keys  # noqa: PLC0415 - as `cli` says
 
     if file is not None:
         try:
-            return tokens.private_key(file.read_bytes())
+            return token_keys.private_key(file.read_bytes())
         except (OSError, ConfigError) as error:
             raise click.UsageError(f"--private-key {file}: {error}") from error
     if secret is None:
         raise click.UsageError("What is it signed with? Set STREAMUP_JWT_SECRET_FILE, or --private-key FILE.")
-    return tokens.SigningKey("HS256", secret)
+    return token_keys.SigningKey("HS256", secret)
 
 
 def _as_json(claims: Mapping[str, Any]) -> dict[str, Any]:

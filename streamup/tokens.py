@@ -1,7 +1,7 @@
 """JSON Web Tokens (RFC 7519): what one allows, and how one is made. No I/O.
 
-A token is signed by one of the operator's keys, and each key is bound to one algorithm: a token's header chooses among
-the keys, never how a key is used (RFC 8725, 3.1). What it says:
+A token is signed by one of the operator's keys (`token_keys`); its header chooses among them, never how one is used
+(RFC 8725, 3.1). What it says:
 
 =================  ===================================================================================================
 `sub`              on whose behalf; required
@@ -23,40 +23,26 @@ looks like one of ours: a limit that is not understood must not become none. No 
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import jwt
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
 
-from streamup.errors import ConfigError, Unauthorized
+from streamup.errors import Unauthorized
 from streamup.grants import Grant
 from streamup.routes import METHODS
+from streamup.token_keys import SigningKey, TokenKey
 
 T = TypeVar("T")
-Algorithm = Literal["HS256", "EdDSA", "RS256"]
 
 LEEWAY_SECONDS = 5.0
 """How far the clocks of who signs and of this server may be apart."""
 
 MOST_TOKEN_BYTES = 6000
 """A longer one is not looked at. As a Basic password it would not fit into a header field of 8,190 bytes."""
-
-MIN_RSA_BITS = 2048
-"""RFC 7518, 3.3."""
 
 SUBJECT = "jwt:"
 """Begins the subjects of tokens, so that none can be that of an API key, or anonymous."""
@@ -69,123 +55,6 @@ _MOST_COUNT = 2**63 - 1
 
 _END_OF_TIME = 253_402_300_800
 """The year 10000. What comes later are milliseconds that somebody took for seconds."""
-
-_SCHEMES: Mapping[tuple[str, str], Algorithm] = {("RSA", ""): "RS256", ("OKP", "Ed25519"): "EdDSA"}
-"""The algorithm of a JWK, by `kty` and `crv` (RFC 7518, 6.1; RFC 8037, 2)."""
-
-
-# --- keys
-
-
-@dataclass(frozen=True, slots=True)
-class TokenKey:
-    """A key that verifies tokens. `id` tells it from others in logs and opens nothing; `name` is its `kid`, if any."""
-
-    id: str
-    algorithm: Algorithm
-    material: bytes | Ed25519PublicKey | RSAPublicKey = field(repr=False)
-    name: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SigningKey:
-    """A key that makes tokens."""
-
-    algorithm: Algorithm
-    material: bytes | Ed25519PrivateKey | RSAPrivateKey = field(repr=False)
-
-
-def secret_key(secret: bytes) -> TokenKey:
-    return TokenKey(_key_id(secret), "HS256", secret)
-
-
-def public_keys(text: str) -> tuple[TokenKey, ...]:
-    """Those in a file of PEM public keys, or in a JWKS (RFC 7517, 5), of which keys for other purposes are left out.
-
-    Raises `ConfigError`: there is none, one cannot be read or is too short, one is private.
-    """
-    if "PRIVATE KEY" in text:
-        raise _private()
-    keys = tuple(_of_jwks(text) if text.lstrip().startswith("{") else _of_pem(text))
-    if not keys:
-        raise ConfigError("It has no public key of RSA or Ed25519, neither as PEM nor in a JWKS.")
-    return keys
-
-
-def private_key(pem: bytes) -> SigningKey:
-    """Raises `ConfigError`."""
-    try:
-        material = load_pem_private_key(pem, password=None)
-    except TypeError:
-        raise ConfigError("It has a passphrase. Take that off: openssl pkey -in FILE -out NEW.") from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise ConfigError("It is not a private key in PEM, as openssl genpkey -algorithm ed25519 makes one.") from None
-    if not isinstance(material, Ed25519PrivateKey | RSAPrivateKey):
-        raise ConfigError("It is a private key of another kind. Tokens are signed with Ed25519 or RSA.")
-    return SigningKey(_scheme(material.public_key()), material)
-
-
-def _of_pem(text: str) -> Iterator[TokenKey]:
-    for block in re.finditer(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", text, re.DOTALL):
-        try:
-            material = load_pem_public_key(block[0].encode())
-        except (ValueError, UnsupportedAlgorithm):
-            raise ConfigError(
-                f"It has a {block[1]} that is not a public key in PEM. openssl pkey -in PRIVATE -pubout makes one."
-            ) from None
-        yield _public(material)
-
-
-def _of_jwks(text: str) -> Iterator[TokenKey]:
-    try:
-        members = json.loads(text)["keys"]
-    except (ValueError, KeyError, RecursionError):
-        members = None
-    if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
-        raise ConfigError('It is not a JWKS, which is {"keys": [...]}.')
-    for member in members:
-        if member.get("kty") == "oct" or "d" in member:
-            raise _private()
-        algorithm = _SCHEMES.get((str(member.get("kty")), str(member.get("crv", ""))))
-        if algorithm and member.get("alg", algorithm) == algorithm and member.get("use", "sig") == "sig":
-            yield _of_jwk(member, algorithm)
-
-
-def _of_jwk(member: dict[str, Any], algorithm: Algorithm) -> TokenKey:
-    name = member.get("kid")
-    if not (name is None or isinstance(name, str)):
-        raise ConfigError("It has a key whose kid is not text.")
-    try:
-        return _public(jwt.PyJWK(member, algorithm).key, name)
-    except (jwt.PyJWTError, ValueError):
-        raise ConfigError(f"Its {algorithm} key {name or 'without a kid'} cannot be read.") from None
-
-
-def _public(material: Any, name: str | None = None) -> TokenKey:
-    algorithm = _scheme(material)
-    der = material.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return TokenKey(_key_id(der), algorithm, material, name)
-
-
-def _scheme(material: Any) -> Algorithm:
-    if isinstance(material, Ed25519PublicKey):
-        return "EdDSA"
-    if not isinstance(material, RSAPublicKey):
-        raise ConfigError("It has a public key of another kind. Tokens are signed with Ed25519 or RSA.")
-    if material.key_size < MIN_RSA_BITS:
-        raise ConfigError(f"It has an RSA key of {material.key_size} bits. At least {MIN_RSA_BITS} are safe.")
-    return "RS256"
-
-
-def _key_id(public: bytes) -> str:
-    return f"jwt-{sha256(public).hexdigest()[:8]}"
-
-
-def _private() -> ConfigError:
-    return ConfigError(
-        "It has a private or secret key, which belongs to who signs tokens, and not here. Its public half: "
-        "openssl pkey -in FILE -pubout."
-    )
 
 
 # --- from a token to a grant

@@ -17,7 +17,8 @@ from raw_client import CHUNKED, EXPECT, LAST_CHUNK, Answer, Client, at, chunk, e
 from streamup import routes
 from streamup.credentials import Credentials
 from streamup.stores import ObjectMeta
-from streamup.tokens import SigningKey, Verifier, mint, secret_key
+from streamup.token_keys import SigningKey, secret_key
+from streamup.tokens import Verifier, mint
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from test_tokens import ED25519, OTHER_ED25519, RSA, jwk, jwks, pem, private_pem
 
 from streamup import cli
-from streamup.tokens import Verifier, public_keys, secret_key
+from streamup.token_keys import public_keys, secret_key
+from streamup.tokens import Verifier
 
 SECRET = "a-secret-of-thirty-two-characters"
 MINT = ("mint", "--sub", "alice")
