@@ -245,7 +245,7 @@ def serving(start: str = "pass"):
             process.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.campaign)])
 def test_a_signal_stops_the_server_first_and_the_embedded_store_last(number):
     with serving() as process:
         assert process.stdout.readline().startswith("streamup listens on http://127.0.0.1:1")

@@ -501,7 +501,7 @@ async def test_a_store_that_goes_away_meanwhile_is_no_finding(examine, relay):
 ENVIRON = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.campaign)])
 async def test_an_interruption_removes_what_was_written(relay, client, bucket, number):
     held = asyncio.Event()
 

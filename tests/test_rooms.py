@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,14 +52,22 @@ def is_pure(path):
     return room_of(path) in PURE and not (room_of(path) == "stores" and path.name != "__init__.py")
 
 
+@cache
+def nodes(path):
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+@cache
 def imported(path):
     """Every module that is imported anywhere in the file, in functions too; `from a import b` counts as `a`."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    names = []
+    for node in nodes(path):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports hide where they point"
-            yield node.module
+            names.append(node.module)
+    return names
 
 
 def rooms_imported(path):
@@ -89,17 +98,17 @@ def test_the_order_of_imports_names_every_room():
     assert set(ranks()) == map_of_rooms() - NEUTRAL
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_point_one_way(path):
-    room, order = room_of(path), ranks()
-    if room in {"__init__", "__main__"}:
-        assert rooms_imported(path) <= {"cli"}
-        return
-    if room in NEUTRAL:
-        assert rooms_imported(path) == set()
-        return
-    backwards = {other for other in rooms_imported(path) - NEUTRAL if order[other] < order[room]}
-    assert backwards == set()
+def test_imports_point_one_way():
+    order, backwards = ranks(), {}
+    for path in MODULES:
+        room, others = room_of(path), rooms_imported(path)
+        if room in {"__init__", "__main__"}:
+            backwards[name_of(path)] = others - {"cli"}
+        elif room in NEUTRAL:
+            backwards[name_of(path)] = others
+        else:
+            backwards[name_of(path)] = {other for other in others - NEUTRAL if order[other] < order[room]}
+    assert {name: others for name, others in backwards.items() if others} == {}
 
 
 def test_imports_form_no_cycle():
@@ -122,26 +131,24 @@ def test_a_pure_room_imports_the_standard_library_and_pure_rooms_only(path):
     assert (set(), set(), set(), set()) == (foreign, acting, impure, siblings)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_only_the_stores_know_the_library_of_s3(path):
-    if path.parent.name == "stores" and path.name != "__init__.py":
-        return
+def test_only_the_stores_know_the_library_of_s3():
     libraries = {"aiobotocore", "botocore", "boto3", "s3transfer"}
-    assert {name for name in imported(path) if name.split(".")[0] in libraries} == set()
+    others = [path for path in MODULES if path.parent.name != "stores" or path.name == "__init__.py"]
+    knowing = [name_of(path) for path in others if libraries & {name.split(".")[0] for name in imported(path)}]
+    assert knowing == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_sql_is_in_the_checkpoint_only(path):
-    if room_of(path) == "checkpoint":
-        return
+def test_sql_is_in_the_checkpoint_only():
     statement = re.compile(r"\b(SELECT .+ FROM|INSERT INTO|REPLACE INTO|DELETE FROM|CREATE TABLE|PRAGMA)\b")
+    others = [path for path in MODULES if room_of(path) != "checkpoint"]
     texts = [
-        node.value
-        for node in ast.walk(ast.parse(path.read_text()))
+        (name_of(path), node.value)
+        for path in others
+        for node in nodes(path)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
-    assert [text for text in texts if statement.search(text)] == []
-    assert "sqlite3" not in set(imported(path))
+    assert [(name, text) for name, text in texts if statement.search(text)] == []
+    assert [name_of(path) for path in others if "sqlite3" in imported(path)] == []
 
 
 def test_only_the_wiring_imports_the_command_line():

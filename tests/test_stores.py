@@ -1,4 +1,4 @@
-"""The contract of `ObjectStore`, the same for the strict fake, moto and a real SeaweedFS.
+"""The contract of `ObjectStore`, the same for the strict fake, a real SeaweedFS, and (in the campaign) moto.
 
 Where a store is laxer than the contract, `LAX` says so: the test must fail there, or the entry goes.
 """
@@ -72,7 +72,7 @@ def moto():
     server.stop()
 
 
-@pytest.fixture(params=["fake", "moto", "seaweedfs"])
+@pytest.fixture(params=["fake", pytest.param("moto", marks=pytest.mark.campaign), "seaweedfs"])
 def unopened(request):
     """The store as an async context manager: servers start outside the test's event loop."""
     reason = LAX.get(request.param, {}).get(request.node.originalname.removeprefix("test_"))

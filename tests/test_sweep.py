@@ -393,7 +393,7 @@ def spawn(place, url):
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.campaign)])
 async def test_an_interruption_says_so(place, relayed, number):
     relay, _ = relayed
     held = asyncio.Event()
