@@ -10,6 +10,7 @@ The map
 `layout`           byte position ↔ part; part sizes (pure)
 `keys`             good object keys, and names for uploads without one (pure)
 `routes`           the paths of both listeners, and the methods that mean something there (pure)
+`hosts`            machines by name and address: is it us, is it this one? (pure)
 `forwarded`        whom the client thinks it is talking to, behind a proxy (pure)
 `object_options`   what goes with an object, by its key: encryption, storage class, tags, ... (pure)
 `digests`          digests that come with a body, and their running counterparts (pure)
@@ -65,7 +66,7 @@ Imports point one way: `cli → service · token_command · exits · logs → se
 admin · pages · reports → exchange · listeners · answers · metrics · auth · body → uploads → door → registry → writer ·
 recovery · drain → completion → uploader · read_back → accumulator → spool · checkpoint · audit → credentials → tokens ·
 token_keys → grants · openapi → terms → protocols → upload → stores → config → layout · keys · routes · forwarded ·
-mounts · object_options · digests · hashes · limits → errors`. Pure rooms import the standard library only.
+mounts · hosts · object_options · digests · hashes · limits → errors`. Pure rooms import the standard library only.
 `tests/test_rooms.py` holds the map to this.
 
 A byte's way: `body.RequestBody.read` → `writer.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`

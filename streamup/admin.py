@@ -18,10 +18,11 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from streamup import answers, forwarded
-from streamup.auth import asked_by_foreign_page, cannot_be_rebound
-from streamup.config import Config, is_loopback
+from streamup.auth import asked_by_foreign_page
+from streamup.config import Config
 from streamup.errors import CheckpointError, StreamupError
 from streamup.exchange import headers_of
+from streamup.hosts import can_mean_us, is_loopback
 from streamup.metrics import Metrics
 from streamup.routes import ADMIN, HEALTH, HOLDINGS, METRICS, READINESS
 from streamup.stores import ObjectStore
@@ -87,7 +88,7 @@ class Admin:
         at this listener (DNS rebinding) and would then read what it answers.
         """
         headers = headers_of(request, forwarded.Front())
-        if not cannot_be_rebound(headers.get("Host"), self._config.allowed_hosts):
+        if not can_mean_us(headers.get("Host"), self._config.allowed_hosts, addresses=True, words=True):
             return web.Response(status=403, text="This server does not go by that name (--allowed-host NAME).\n")
         if asked_by_foreign_page(headers):
             return web.Response(status=403, text="This is not for web pages.\n")

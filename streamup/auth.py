@@ -14,23 +14,19 @@ No I/O, and nothing of a credential in any message.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Self
 
-from streamup.config import Config, is_loopback
+from streamup.config import Config
 from streamup.credentials import Credentials
 from streamup.errors import Forbidden
 from streamup.grants import Grant
+from streamup.hosts import USUAL_PORTS, WILDCARDS, can_mean_us
 from streamup.protocols import RequestHead
 
 ANONYMOUS = Grant(subject="anonymous")
 """Everybody where no credential is asked for, and preflights."""
-
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-_WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - recognised, not bound
 
 
 @dataclass(slots=True)
@@ -54,7 +50,7 @@ class Authorizer:
         return cls(
             credentials=Credentials.of(config),
             origins=frozenset(config.cors_origins),
-            host_names=frozenset(config.allowed_hosts).union([] if listen in _WILDCARDS else [listen.lower()]),
+            host_names=frozenset(config.allowed_hosts).union([] if listen in WILDCARDS else [listen.lower()]),
             any_host=not config.allowed_hosts,
         )
 
@@ -79,12 +75,9 @@ class Authorizer:
             self._check_origin(head)
 
     def _check_host(self, head: RequestHead) -> None:
-        host = head.headers.get("Host")
-        # HTTP/1.0 may leave it out. Browsers never do, and they are what this is about.
-        if host is None or (self.any_host and self.credentials):
+        if self.any_host and self.credentials:
             return
-        name = _without_port(host.lower()).rstrip(".")
-        if not (is_loopback(name) or name in self.host_names or (self.any_host and _is_address(name))):
+        if not can_mean_us(head.headers.get("Host"), self.host_names, addresses=self.any_host):
             raise Forbidden("This server does not go by that name. Its operator can add it: --allowed-host NAME.")
 
     def _check_origin(self, head: RequestHead) -> None:
@@ -108,17 +101,6 @@ def asked_by_foreign_page(headers: Mapping[str, str], allowed: Collection[str] =
     return origin is not None and not _is_own(origin.lower(), headers.get("Host", "").lower())
 
 
-def cannot_be_rebound(host: str | None, names: Collection[str]) -> bool:
-    """Whether no page can have pointed the name in this `Host` at us: an address, a name of loopback, one that the
-    operator has named (`names`), or one without a dot (`streamup:9464` in a container's network), which no public
-    domain is.
-    """
-    if host is None:  # as in `_check_host`
-        return True
-    name = _without_port(host.lower()).rstrip(".")
-    return is_loopback(name) or _is_address(name) or name in names or (bool(name) and "." not in name)
-
-
 def _is_preflight(head: RequestHead) -> bool:
     """Browsers never send credentials with a preflight (Fetch §4.8). Its answer only says what may be asked."""
     return head.method == "OPTIONS" and "Access-Control-Request-Method" in head.headers
@@ -133,19 +115,5 @@ def _is_navigation(head: RequestHead) -> bool:
 def _is_own(origin: str, host: str) -> bool:
     """Whether `origin` is the page's own server. The scheme says nothing: TLS may end at a proxy in front of us."""
     scheme, _, authority = origin.partition("://")
-    default = _DEFAULT_PORTS.get(scheme)
+    default = USUAL_PORTS.get(scheme)
     return default is not None and bool(host) and authority.removesuffix(default) == host.removesuffix(default)
-
-
-def _without_port(host: str) -> str:
-    """The name or address in a `Host` header; "" if it is neither."""
-    match = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([^\s:/?#@\[\]]+))(?::\d*)?", host)
-    return match[1] or match[2] if match else ""
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from hashlib import sha256
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from streamup.errors import BadRequest, ConfigError
+from streamup.hosts import USUAL_PORTS, is_loopback
 from streamup.keys import check_template, validate_key
 from streamup.layout import GIB, MIB
 from streamup.object_options import CUSTOMER_KEY_BYTES, ObjectOptions, ObjectRules, Pairs, tag_objection
@@ -148,8 +149,7 @@ def _parse_origin(text: str) -> str:
     if re.fullmatch(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+", text.lower()) is None:
         raise ConfigError(f"{text!r} is not an origin. Write it as https://app.example.com, without a path or *.")
     origin = text.lower()
-    usual_port = {"http": ":80", "https": ":443"}.get(origin.partition("://")[0], "")
-    return origin.removesuffix(usual_port)
+    return origin.removesuffix(USUAL_PORTS.get(origin.partition("://")[0], ""))
 
 
 def _parse_host(text: str) -> str:
@@ -631,14 +631,6 @@ def build(store: str | None, values: Mapping[str, Any]) -> Config:
     config = Config(**given)
     check(config)
     return config
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` (a name or an address, no brackets) can only be this machine."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def check(config: Config) -> None:

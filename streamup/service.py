@@ -21,6 +21,7 @@ from streamup.auth import Authorizer
 from streamup.checkpoint import Checkpoint
 from streamup.config import Config
 from streamup.errors import ConfigError, StoreError, StoreUnavailable
+from streamup.hosts import reachable
 from streamup.local import LocalStore
 from streamup.metrics import Metrics
 from streamup.mounts import file_system, is_remote
@@ -255,7 +256,7 @@ async def _probe_later(store: S3Store, uploader: Uploader) -> None:
 
 def _url(config: Config, port: int) -> str:
     """Where this machine reaches the server that listens on `port`."""
-    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.listen[0], config.listen[0])  # noqa: S104 - not bound
+    host = reachable(config.listen[0])
     return f"{'https' if config.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 

@@ -13,7 +13,6 @@ from streamup.config import (
     Config,
     build,
     check,
-    is_loopback,
     parse_address,
     parse_api_key,
     parse_duration,
@@ -153,26 +152,6 @@ def test_tokens_are_for_headers():
 def test_what_is_no_url(text):
     with pytest.raises(ConfigError, match="not a URL"):
         parse_url(text)
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [
-        ("127.0.0.1", True),
-        ("127.8.9.1", True),
-        ("::1", True),
-        ("localhost", True),
-        ("up.localhost", True),
-        ("", False),
-        ("0.0.0.0", False),
-        ("::", False),
-        ("10.0.0.1", False),
-        ("127.0.0.1.example.com", False),
-        ("notlocalhost", False),
-    ],
-)
-def test_loopback(host, loopback):
-    assert is_loopback(host) is loopback
 
 
 # --- the table

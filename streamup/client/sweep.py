@@ -29,6 +29,7 @@ from streamup.checkpoint import Checkpoint, Holdings
 from streamup.client.table import human_size, printable
 from streamup.config import Config
 from streamup.errors import NoSuchMultipart, StateDirectoryBusy, StreamupError
+from streamup.hosts import reachable
 from streamup.stores import Multipart, Receipt
 from streamup.stores.experiments import MARK, trial
 from streamup.stores.s3 import S3Store
@@ -312,8 +313,7 @@ async def _opened(path: Path) -> AsyncIterator[Checkpoint | None]:
 
 def _admin_url(config: Config) -> URL:
     host, port = config.admin_listen or ("", 0)
-    local = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - asked, not bound
-    return URL.build(scheme="http", host=local, port=port)
+    return URL.build(scheme="http", host=reachable(host), port=port)
 
 
 async def _get_holdings(config: Config) -> tuple[Mapping[str, Any], Holdings]:

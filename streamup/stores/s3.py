@@ -25,7 +25,6 @@ from urllib.parse import urlsplit
 import aiohttp
 import urllib3
 
-from streamup.config import is_loopback
 from streamup.digests import base64_of
 from streamup.errors import (
     AccessDenied,
@@ -40,6 +39,7 @@ from streamup.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from streamup.hosts import is_loopback
 from streamup.object_options import AS_THE_BUCKET_HAS_IT, ObjectRules
 from streamup.stores import (
     NO_KEY,
