@@ -94,7 +94,11 @@ def test_a_preflight_carries_no_credential():
 # --- foreign pages
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
+HOST = "127.0.0.1:8080"
+APP = "https://app.example.com"
+FRAME = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "iframe"}
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -103,16 +107,39 @@ def test_a_preflight_carries_no_credential():
         {"origin": ""},
         {"origin": "http://127.0.0.1:3000"},
         {"origin": "http://127.0.0.1"},
-        {"origin": "app://127.0.0.1:8080"},
+        {"origin": "http://localhost:8080"},
+        {"origin": f"http://{HOST}.evil.example"},
+        {"origin": "http://evil-127.0.0.1:8080"},
+        {"origin": f"http://{HOST}@evil.example"},
+        {"origin": "http://127.0.0.1.:8080"},
+        {"origin": "http://[::1]:8080"},
+        {"origin": "http://[::ffff:127.0.0.1]:8080"},
+        {"origin": "https://xn--bcher-kva.example"},
+        {"origin": "https://b\u00fccher.example"},
+        {"origin": f"chrome-extension://{HOST}"},
+        {"origin": f"http://{HOST}/"},
+        {"origin": f"http://{HOST}, https://elsewhere.example"},  # two fields, joined
+        {"origin": f"https://elsewhere.example, http://{HOST}"},
+        {"origin": f"http://{HOST} https://elsewhere.example"},
+        {"origin": f"{APP}:444"},  # almost the one that is named
+        {"origin": APP.replace("https", "http")},
+        {"origin": f"{APP}."},
+        {"origin": APP.replace("app", "sub.app")},
         {"sec_fetch_site": "cross-site"},
         {"sec_fetch_site": "Cross-Site"},
-        {"origin": "http://127.0.0.1:8080", "sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-origin, cross-site"},
+        {"origin": f"http://{HOST}", "sec_fetch_site": "cross-site"},
+        {"origin": "http://127.0.0.1:3000", "sec_fetch_site": "same-site"},
+        FRAME,
+        FRAME | {"sec_fetch_dest": "document", "origin": "null"},  # a form
     ],
+    ids=str,
 )
-@pytest.mark.parametrize("changes", [{}, {"api_key_sha256": HASHES}])
-def test_foreign_pages_are_forbidden_whatever_the_method(method, headers, changes):
-    with pytest.raises(Forbidden, match="--cors-origin"):
-        decide(changes, method, authorization=f"Bearer {KEY}", **headers)
+@pytest.mark.parametrize("changes", [{}, {"api_key_sha256": HASHES}], ids=["open", "keyed"])
+def test_foreign_pages_are_forbidden_whatever_the_method(headers, changes):
+    for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"):
+        with pytest.raises(Forbidden, match="--cors-origin"):
+            decide(changes | {"cors_origins": (APP,)}, method, authorization=f"Bearer {KEY}", **headers)
 
 
 @pytest.mark.parametrize(

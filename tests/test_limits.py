@@ -1,15 +1,13 @@
-"""What keeps one client, or a thousand, from taking what the others need: shares, paces, least rates, places, ages.
+"""What keeps one client, or a thousand, from taking what the others need: shares, paces, least rates, ages.
 
-On whole services; what belongs to the budget alone is in test_spool.py. A thousand real attackers are in
-test_attack.py.
+On whole services; what belongs to the budget alone is in test_spool.py, places for connections are in
+test_listeners.py, a thousand real attackers in test_attack.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import resource
-import socket
 from dataclasses import replace
 from hashlib import sha256
 
@@ -17,7 +15,7 @@ import pytest
 from conftest import BODY, PART_BYTES, REST, START
 from raw_client import CHUNKED, EXPECT, LAST_CHUNK, Client, at, chunk, eventually, head, place, refused
 
-from streamup import listeners, registry
+from streamup import registry
 from streamup.config import Config
 from streamup.errors import ConfigError, RequestShareTaken, TooManyAppends
 from streamup.limits import BURST_SECONDS, DELAY_SECONDS, HURRIED_DELAY_SECONDS, Pace, Requests
@@ -264,73 +262,7 @@ async def test_sealed_uploads_have_no_age(start_service, monkeypatch):
     assert (await sending).status == 201
 
 
-# -- of connections -------------------------------------------------------------------------------------------------
-
-
-BOTH_LOOPS = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
-
-
-@BOTH_LOOPS
-async def test_who_finds_no_place_is_told_so_in_its_own_words_and_comes_in_when_somebody_has_left(start_service):
-    service = await start_service(max_connections=2)
-    writer = await stay(service, "live", {}, START)
-    silent = await service.connect()
-    refused(await service.ask("PUT", "/objects/a", b"body"), 507, limit=2)
-    in_place_of_100 = refused(await service.ask("PUT", "/objects/a", None, CHUNKED | EXPECT), 503)
-    assert (in_place_of_100.interim, "retry-after" in in_place_of_100.headers) == ((), True)
-    refused(await service.ask("POST", "/uploads", b"", TUS | {"Upload-Length": "3"}), 503)
-    assert (await service.ask("HEAD", "/uploads/x", headers=TUS)).status == 423
-    client = await service.connect()
-    refused(await client.ask("GET", "/uploads"), 503)
-    assert await client.ended(seconds=1) == b"", "its place is for the next one"
-    await writer.send(chunk(REST) + LAST_CHUNK)  # nobody who is inside is disturbed
-    writer.methods.append("PUT")
-    assert (await writer.answer()).status == 201
-    silent.close()
-    await eventually(lambda: service.server._public.connections < 2)
-    assert (await service.ask("PUT", "/objects/a", b"body")).status == 201
-
-
-@BOTH_LOOPS
-async def test_beyond_the_margin_connections_are_closed_and_the_admin_listener_has_places_of_its_own(
-    start_service, monkeypatch
-):
-    monkeypatch.setattr(listeners, "MARGIN", 1)
-    service = await start_service(max_connections=1)
-    inside = [await service.connect() for _ in range(2)]
-    await eventually(lambda: service.server._public.connections == 2)
-    for _ in range(3):
-        assert await (await service.connect()).ended(seconds=1) == b""
-    assert service.server._public.closed_at_once == 3
-    admin = await Client.connect(service.admin_address)
-    assert (await admin.ask("GET", "/readyz")).status == 200
-    admin.close()
-    refused(await inside[1].ask("PUT", "/objects/a", b"body"), 507)
-    assert (await inside[0].ask("PUT", "/objects/a", b"body")).status == 201
-
-
-@BOTH_LOOPS
-async def test_small_packets_are_not_held_back(service):
-    client = await service.connect()
-    assert (await client.ask("GET", "/uploads")).status == 200
-    (handler,) = service.server._public._server.connections
-    connection = handler.transport.get_extra_info("socket")
-    assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-
-async def test_when_the_system_has_no_descriptor_left_accepting_pauses_and_goes_on(start_service, monkeypatch, caplog):
-    monkeypatch.setattr(listeners, "ACCEPT_AGAIN_SECONDS", 0.1)
-    service = await start_service()
-    accept, left = socket.socket.accept, [OSError(errno.EMFILE, "Too many open files")]
-
-    def exhausted(listening: socket.socket):
-        if left:
-            raise left.pop()
-        return accept(listening)
-
-    monkeypatch.setattr(socket.socket, "accept", exhausted)
-    assert (await service.ask("GET", "/uploads")).status == 200
-    assert (left, caplog.text.count("Too many open files")) == ([], 1)
+# -- of the process ---------------------------------------------------------------------------------------------------
 
 
 def test_connections_are_no_more_than_there_are_descriptors_for(caplog):
@@ -343,29 +275,3 @@ def test_connections_are_no_more_than_there_are_descriptors_for(caplog):
     assert _within_descriptors(of_several, 1024).share(lowered) == 202, "half of those that there are"
     with pytest.raises(ConfigError, match="ulimit -n"):
         _within_descriptors(config, 200)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"X-Long": "x" * (listeners.MAX_FIELD_BYTES + 1)},
-        {f"X-{n}": "x" for n in range(listeners.MAX_FIELDS)},
-        {"X" * (listeners.MAX_FIELD_BYTES + 1): "x"},
-    ],
-    ids=["value", "number", "name"],
-)
-async def test_a_head_has_a_size(service, fields, caplog):
-    client = await service.connect()
-    await client.send(head("PUT", "/objects/a", CHUNKED | fields))
-    client.methods.append("PUT")
-    assert (await client.answer()).status == 400
-    assert await client.ended(seconds=1) == b""
-    caplog.clear()
-
-
-async def test_a_request_line_has_a_size_and_every_key_fits(service, caplog):
-    key = "/".join(["%C3%A9" * 84] * 6)
-    assert (await service.ask("PUT", f"/objects/{key}", b"body")).status == 201
-    client = await service.connect()
-    assert (await client.ask("PUT", "/objects/" + "a" * listeners.MAX_LINE_BYTES, b"body")).status == 400
-    caplog.clear()

@@ -38,39 +38,14 @@ ADMIN_PLACES = [Place(route, method, admin=True) for route in routes.ADMIN for m
 
 FOREIGN: dict[str, list[tuple[str, str]]] = {
     "another": [("Origin", "https://elsewhere.example")],
-    "null": [("Origin", "null")],
-    "empty": [("Origin", "")],
-    "another port": [("Origin", "http://127.0.0.1:3000")],
-    "no port": [("Origin", "http://127.0.0.1")],
-    "another name of this machine": [("Origin", "http://localhost:8080")],
-    "a name that begins like ours": [("Origin", f"{OWN}.evil.example")],
-    "a name that ends like ours": [("Origin", "http://evil-127.0.0.1:8080")],
-    "our name as its user": [("Origin", f"http://{HOST}@evil.example")],
-    "a trailing dot": [("Origin", "http://127.0.0.1.:8080")],
-    "IPv6": [("Origin", "http://[::1]:8080")],
-    "IPv4 in IPv6": [("Origin", "http://[::ffff:127.0.0.1]:8080")],
-    "IDN": [("Origin", "https://xn--bcher-kva.example")],
-    "bytes": [("Origin", "https://b\u00fccher.example")],
-    "another scheme": [("Origin", f"chrome-extension://{HOST}")],
-    "a path": [("Origin", f"{OWN}/")],
     "twice, ours first": [("Origin", OWN), ("Origin", "https://elsewhere.example")],
-    "twice, ours last": [("Origin", "https://elsewhere.example"), ("Origin", OWN)],
-    "a list": [("Origin", f"{OWN} https://elsewhere.example")],
-    "cross-site": [("Sec-Fetch-Site", "cross-site")],
-    "cross-site in capitals": [("Sec-Fetch-Site", "Cross-Site")],
-    "cross-site twice": [("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Site", "cross-site")],
-    "cross-site, and our origin": [("Sec-Fetch-Site", "cross-site"), ("Origin", OWN)],
-    "same-site with its origin": [("Sec-Fetch-Site", "same-site"), ("Origin", "http://127.0.0.1:3000")],
     "an embedded frame": [
         ("Sec-Fetch-Site", "cross-site"),
         ("Sec-Fetch-Mode", "navigate"),
         ("Sec-Fetch-Dest", "iframe"),
     ],
-    "a form": [
-        *(("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Dest", "document")),
-        ("Origin", "null"),
-    ],
 }
+"""All that a foreign page may look like is in test_auth.py."""
 
 NATIVE: dict[str, list[tuple[str, str]]] = {
     "no browser": [],
@@ -136,9 +111,7 @@ async def test_a_link_on_another_page_leads_to_the_page_and_to_nothing_else(serv
 # -- names that are not ours -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "host", ["rebound.example", "rebound.example:8080", "127.0.0.1.rebound.example", "localhost.rebound.example", ""]
-)
+@pytest.mark.parametrize("host", ["rebound.example", "127.0.0.1.rebound.example:8080", ""])
 async def test_a_name_that_is_not_ours_is_refused_on_every_route_and_method(service, host):
     """DNS rebinding: the browser takes the page for one of ours, so there is neither Origin nor cross-site."""
     for place in [*PLACES, *ADMIN_PLACES]:
@@ -146,7 +119,7 @@ async def test_a_name_that_is_not_ours_is_refused_on_every_route_and_method(serv
             assert (await ask(service, place, fields, host)).status == 403, named(place)
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "localhost.", "127.0.0.1", "[::1]:8080", "127.9.9.9"])
+@pytest.mark.parametrize("host", ["LOCALHOST:1", "localhost.", "[::1]:8080"])
 async def test_our_own_names_are_known_on_every_route(service, host):
     await service.ask("PUT", "/objects/a", BODY[:10])
     for place in PLACES:
@@ -212,13 +185,9 @@ async def test_a_page_can_read_what_was_wrong_with_its_request(shared, method, t
     readable(refused(await shared.ask(method, target, b"", dict(from_app()) | headers), status))
 
 
-@pytest.mark.parametrize(
-    "origin",
-    ["https://app.example:444", "http://app.example", "https://app.example.", "https://sub.app.example", "null"],
-)
-async def test_an_origin_is_named_exactly(shared, origin):
+async def test_who_is_almost_a_named_origin_is_refused_everywhere(shared):
     for place in PLACES:
-        answer = await ask(shared, place, [("Origin", origin)])
+        answer = await ask(shared, place, [("Origin", f"{APP}:444")])
         assert (answer.status, answer.headers.get("access-control-allow-origin")) == (403, None), named(place)
 
 
