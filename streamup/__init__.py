@@ -41,6 +41,7 @@ The map
 `exchange`         one request on its way: from aiohttp's to the head that protocols understand
 `reports`          what a client is told while it still sends
 `listeners`        the sockets, and what every connection is held to before there is a request
+`handlers`         what each intent does, for all protocols
 `server`           the aiohttp application
 `admin`            ... and that of the admin listener: for probes, monitoring, and the operator's commands
 `metrics`          what monitoring reads: numbers, looked up when somebody asks
@@ -63,10 +64,11 @@ The map
 =================  ==============================================================================================
 
 Imports point one way: `cli → service · token_command · exits · logs → server · local · client · options · signals →
-admin · pages · reports → exchange · listeners · answers · metrics · auth · body → uploads → door → registry → writer ·
-recovery · drain → completion → uploader · read_back → accumulator → spool · checkpoint · audit → credentials → tokens ·
-token_keys → grants · openapi → terms → protocols → upload → stores → config → layout · keys · routes · forwarded ·
-mounts · hosts · object_options · digests · hashes · limits → errors`. Pure rooms import the standard library only.
+handlers · admin · pages · reports → exchange · listeners · answers · metrics · auth · body → uploads → door → registry
+→ writer · recovery · drain → completion → uploader · read_back → accumulator → spool · checkpoint · audit → credentials
+→ tokens · token_keys → grants · openapi → terms → protocols → upload → stores → config → layout · keys · routes ·
+forwarded · mounts · hosts · object_options · digests · hashes · limits → errors`. Pure rooms import the standard
+library only.
 `tests/test_rooms.py` holds the map to this.
 
 A byte's way: `body.RequestBody.read` → `writer.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`

@@ -80,6 +80,7 @@ def headers_of(request: web.Request, front: forwarded.Front) -> Mapping[str, str
 def head_of(request: web.Request, headers: Mapping[str, str], prefix: str) -> RequestHead:
     """The request as protocols see it. Raises `NotFound`, `BadRequest`."""
     _check_version(request)
+    _check_expectation(request)
     key, upload_id = _route(request.raw_path, prefix)
     query = _query(request.rel_url.raw_query_string)
     url_token = query.pop("token", "")
@@ -106,9 +107,7 @@ def authority_of(request: web.Request, headers: Mapping[str, str]) -> RequestHea
 
 
 def target(raw_path: str) -> str:
-    """The request target's path, undecoded (RFC 9112, 3.2: origin-form or absolute-form). Raises `BadRequest`."""
-    if "#" in raw_path:
-        raise BadRequest("A # in a key is written %23: in an address, what follows it is for the browser alone.")
+    """The request target's path, undecoded (RFC 9112, 3.2: origin-form or absolute-form)."""
     path = raw_path.partition("?")[0]
     return path if path.startswith("/") else "/" + path.partition("://")[2].partition("/")[2]
 
@@ -128,8 +127,15 @@ def _check_version(request: web.Request) -> None:
         raise BadRequest("HTTP/1.0 has no Transfer-Encoding. Send a Content-Length, or speak HTTP/1.1.")
 
 
+def _check_expectation(request: web.Request) -> None:
+    if request.headers.get("Expect", "100-continue").lower() != "100-continue":
+        raise BadRequest("The only expectation there is, is 100-continue.")
+
+
 def _route(raw_path: str, prefix: str) -> tuple[str | None, str | None]:
     """The key or the upload id in the request target; neither for `/uploads`."""
+    if "#" in raw_path:
+        raise BadRequest("A # in a key is written %23: in an address, what follows it is for the browser alone.")
     match routes.find(target(raw_path)):
         case (routes.OBJECT, rest):
             return validate_key(_decoded(rest), prefix), None

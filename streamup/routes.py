@@ -62,6 +62,12 @@ HOLDINGS = Route("/holdings", ("GET", "HEAD"))
 ADMIN = (HEALTH, READINESS, METRICS, HOLDINGS)
 
 
+def is_open(path: str) -> bool:
+    """Whether this undecoded path is one of those for everybody."""
+    found = find(path)
+    return found is not None and found[0] in OPEN
+
+
 def find(path: str) -> tuple[Route, str] | None:
     """The public route of an undecoded path, and what stands in its name's place."""
     for route in PUBLIC:
