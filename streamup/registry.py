@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ from streamup.errors import (
     PreconditionFailed,
     SpoolError,
     StoreError,
+    StoreUnavailable,
     UploadError,
 )
 from streamup.failpoints import failpoint
@@ -324,24 +325,27 @@ class Registry:
         """Whether it may still become an object: a body can take days, and this is the last moment to keep it open.
         Once sealed it is a promise that no later change takes back.
 
-        A store that does not answer in time decides by its own condition. Raises `Forbidden`, `PreconditionFailed`.
+        A store that does not answer decides by its own condition. Raises `Forbidden`, `PreconditionFailed`.
         """
         if upload.credential is not None and not self._still_known(upload.credential):
             raise Forbidden(
                 "The credential of this upload has been revoked. Its bytes are kept: end the upload with another one."
             )
-        if not upload.overwrite and await self.exists(upload.key):
-            raise PreconditionFailed(
-                f"There is an object under {upload.key} by now, and this upload may replace none. What has arrived is "
-                "kept: end the upload again when that object has gone."
-            )
+        if upload.overwrite:
+            return
+        with suppress(StoreError):
+            if await self.exists(upload.key):
+                raise PreconditionFailed(
+                    f"There is an object under {upload.key} by now, and this upload may replace none. What has arrived "
+                    "is kept: end the upload again when that object has gone."
+                )
 
     async def exists(self, key: str, *, unsure: bool = False) -> bool:
-        """Whether there is an object now; `unsure` if the store does not say so in time."""
+        """Whether there is an object now; `unsure` if the store does not say so in time. Raises `StoreRefused`."""
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 return await self._uploader.store.head(key) is not None
-        except (TimeoutError, StoreError):
+        except (TimeoutError, StoreUnavailable):
             return unsure
 
     async def fail(self, live: Live, reason: str) -> None:
