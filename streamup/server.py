@@ -126,6 +126,8 @@ class Server:
         if (config.tls_cert is None) is not (self._config.tls_cert is None):
             raise ConfigError("--tls-cert begins and ends HTTPS, and that needs a restart.")
         credentials = Credentials.of(config)
+        if self._authorizer.credentials and not credentials:  # a line that was lost must not open it to everybody
+            raise ConfigError("No credential would be asked for any more, and that needs a restart.")
         self._take_certificate(config)
         self._authorizer.credentials = credentials
         return credentials

@@ -172,6 +172,14 @@ async def test_what_cannot_be_renewed_whole_is_not_renewed(start_service, tmp_pa
     assert (await client.ask("PUT", "/objects/a", BODY, bearer(token()))).status == 201
 
 
+async def test_asking_for_credentials_ends_with_a_restart_only(guarded):
+    """A line that is lost from the configuration must not open the server to everybody."""
+    with pytest.raises(ConfigError, match="needs a restart"):
+        guarded.server.renew(replace(guarded.config, api_key_sha256=(), jwt_secret=None))
+    refused(await guarded.ask("PUT", "/objects/a", BODY), 401)
+    assert (await guarded.ask("PUT", "/objects/a", BODY, bearer(API_KEY))).status == 201
+
+
 @pytest.mark.parametrize("had", [False, True])
 async def test_https_begins_and_ends_with_a_restart(start_service, tmp_path, had):
     files = make_certificate(tmp_path)
