@@ -16,14 +16,17 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from aiohttp import http_parser, web
 from aiohttp.http import RawRequestMessage
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-from streamup.errors import ConfigError, TooManyConnections
+from streamup import answers
+from streamup.errors import BadRequest, ConfigError, TooManyConnections
 
 LINGER_SECONDS = 2
 """How long the rest of a refused body is read and thrown away, so that the refusal is seen and not a reset."""
@@ -56,9 +59,37 @@ MAX_LINE_BYTES = 8190
 MAX_FIELDS, MAX_FIELD_BYTES = 64, 8190
 """Browsers send 20 fields, proxies add 5, metadata may be 20; the longest is tus's Upload-Metadata, or a token."""
 
+NO_REQUEST = (
+    f"This is no request of HTTP/1.1; or its first line or a field is longer than {MAX_LINE_BYTES} bytes, or it has "
+    f"more than {MAX_FIELDS} fields."
+)
+
 RequestFactory = Callable[..., web.BaseRequest]
 
 log = logging.getLogger(__name__)
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's, but for its answer to what is no request: that quotes what came, and so does its record in the log. A
+    piece of a credential would go back to its sender, and to all who read either.
+    """
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if not isinstance(exc, HttpProcessingError):
+            return super().handle_error(request, status, exc, message)
+        log.debug("what came from %s is no request: %s", request.remote, type(exc).__name__)
+        response = answers.problem(answers.refusal(BadRequest(NO_REQUEST), sends=False, instead_of_continue=False))
+        response.headers.update(ON_EVERY_ANSWER)
+        response.force_close()
+        return response
 
 
 class Listener:
@@ -72,14 +103,13 @@ class Listener:
         self._head_seconds = head_seconds
         self._idle_seconds = idle_seconds
         app.on_response_prepare.append(_harden)
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
+        self._runner = web.AppRunner(app, handler_cancellation=False, shutdown_timeout=SHUTDOWN_SECONDS)
+        self._connection = partial(
+            Connection,
+            access_log=None,  # type: ignore[arg-type]  # it would hold tokens
             auto_decompress=False,
-            handler_cancellation=False,
             keepalive_timeout=head_seconds,
             lingering_time=LINGER_SECONDS,
-            shutdown_timeout=SHUTDOWN_SECONDS,
             read_bufsize=256 << 10,  # with smaller ones the allocator returns and faults pages for every read
             max_line_size=MAX_LINE_BYTES,
             max_headers=MAX_FIELDS,
@@ -165,7 +195,7 @@ class Listener:
                 self.closed_at_once += 1
                 connection.close()
                 continue
-            handler = self._server()
+            handler = self._connection(self._server, loop=asyncio.get_running_loop())
             if taken >= self._most:
                 self._surplus.add(handler)
             self._entering[handler] = asyncio.create_task(self._enter(connection, handler), name="connection")

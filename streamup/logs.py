@@ -59,7 +59,7 @@ def start(log_format: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # It logs a traceback for each malformed request, so anybody could fill the disk. Faults of ours we log ourselves.
+    # Faults of ours we log ourselves, and what clients do wrong is for them to know: anybody could fill the disk.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     # It logs each search for credentials, and a traceback for each that fails. What came of it we say.
     logging.getLogger("aiobotocore.credentials").setLevel(logging.CRITICAL)

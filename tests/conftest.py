@@ -30,7 +30,6 @@ from typing import Any
 import documented
 import pytest
 import uvloop
-from aiohttp.http_exceptions import HttpProcessingError
 from fake_store import FakeStore
 from raw_client import CHUNKED, Answer, Client, chunk, eventually, head
 
@@ -240,10 +239,5 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _check_log(caplog: pytest.LogCaptureFixture) -> None:
     """An exception that only the log knows is a defect. A test that provokes one ends with `caplog.clear()`."""
-    hidden = [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR and _is_ours(record)]
+    hidden = [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR and record.exc_info]
     assert not hidden, "\n".join(logging.Formatter().format(record) for record in hidden)
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    """aiohttp logs what it cannot parse, and that is the client's fault."""
-    return bool(record.exc_info) and not isinstance(record.exc_info[1], HttpProcessingError)
