@@ -20,7 +20,7 @@ import click
 from streamup.client.table import human_size, printable
 from streamup.config import OPTIONS, Config, parse_duration, parse_size
 from streamup.errors import ConfigError, Unauthorized, UploadError
-from streamup.exits import Failure, Refusal
+from streamup.exits import Failure, Interruption, Refusal
 from streamup.grants import Grant, decide
 from streamup.keys import validate_key
 from streamup.options import Written, parameter
@@ -137,6 +137,7 @@ class Reading:
     claims: Mapping[str, Any]
     algorithm: str
     signature: str
+    checked: bool
     grant: Grant | None = None
     problem: str | None = None
 
@@ -152,7 +153,8 @@ _token_argument = click.argument("text", metavar="[TOKEN|FILE|-]", default="-")
 def inspect(text: str, *, as_json: bool, **keys: Any) -> None:
     """Tell what is in a token: given as it is, in a file, or on standard input (better than in a history).
 
-    With a secret or keys its signature is checked. Exit code: 0 a server would take it, 1 it would not, 2 wrong usage.
+    Exit code: 0 a server with this secret or these keys would take it, 1 it would not, 2 wrong usage, 3 that cannot be
+    found out, because there is neither and its signature was not checked.
     """
     reading = _read(_token_text(text), keys)
     if as_json:
@@ -161,6 +163,7 @@ def inspect(text: str, *, as_json: bool, **keys: Any) -> None:
         click.echo("\n".join(f"{name:14}{printable(words)}" for name, words in _rows(reading)))
     if reading.problem:
         raise Failure(reading.problem)
+    _require_checked(reading)
 
 
 @token.command()
@@ -171,9 +174,10 @@ def inspect(text: str, *, as_json: bool, **keys: Any) -> None:
 @click.option("--content-type", metavar="TYPE", help="Of the body.")
 @_verifying
 def explain(text: str, method: str, key: str, *, size: int | None, content_type: str | None, **keys: Any) -> None:
-    """Would this token allow METHOD on KEY? Says yes or no, and why; exit code 0 or 1.
+    """Would this token allow METHOD on KEY? Says yes or no, and why.
 
-    By the server's own rules, with --deletes.
+    By the server's own rules, with --deletes. Exit code: 0 yes, 1 no, 2 wrong usage, 3 that cannot be found out,
+    because there is neither secret nor keys and its signature was not checked.
     """
     reading = _read(_token_text(text), keys)
     try:
@@ -182,10 +186,17 @@ def explain(text: str, method: str, key: str, *, size: int | None, content_type:
         decide(reading.grant, method, _intent(method, validate_key(key, ""), size, content_type), None, deletes=True)
     except UploadError as refusal:
         raise Failure(f"no: {refusal.detail}") from refusal
-    conditions = [] if keys["jwt_secret"] or keys["jwt_keys"] else ["if its signature is right, which was not checked"]
+    conditions = [] if reading.checked else ["if its signature is right"]
     if method in ("PUT", "POST") and not reading.grant.overwrite:
         conditions.append("if there is no object of that key: it replaces none")
     click.echo(", ".join(["yes", *conditions]))
+    _require_checked(reading)
+
+
+def _require_checked(reading: Reading) -> None:
+    """Who asks only for the exit code must not believe what anybody can have written. Raises `Interruption`."""
+    if not reading.checked:
+        raise Interruption("The signature was not checked. Set STREAMUP_JWT_SECRET_FILE, or give --jwt-keys FILE.")
 
 
 def _intent(method: str, key: str, size: int | None, content_type: str | None) -> Intent:
@@ -222,17 +233,18 @@ def _read(text: str, keys: Mapping[str, Any]) -> Reading:
         header, claims = tokens.read(text)
     except Unauthorized as error:
         raise Failure(error.detail) from error
-    signature, key_id, grant = "not checked: give --jwt-secret or --jwt-keys", "", None
+    algorithm, checked = str(header.get("alg")), bool(verifier.keys)
+    signature, key_id, grant = "not checked", "", None
     try:
-        if verifier.keys:
+        if checked:
             signature = "wrong, or not looked at"
             key, claims = verifier.verify(text)
             signature, key_id = f"good, by {key.id}", key.id
         grant = tokens.grant_of(claims, key_id)
         tokens.require_time(claims, time.time())
     except Unauthorized as error:
-        return Reading(claims, str(header.get("alg")), signature, grant, error.detail)
-    return Reading(claims, str(header.get("alg")), signature, grant)
+        return Reading(claims, algorithm, signature, checked, grant, error.detail)
+    return Reading(claims, algorithm, signature, checked, grant)
 
 
 def _verifier(keys: Mapping[str, Any]) -> Verifier:
