@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from stream import Store, cpu, machine, serving
 
-from streamup.config import parse_size
+from streamup.values import parse_size
 
 
 class Client:

@@ -36,8 +36,8 @@ from statistics import median
 
 from awscrt import checksums
 
-from streamup.config import parse_size
 from streamup.local import LocalStore
+from streamup.values import parse_size
 
 GIB, MIB = 1 << 30, 1 << 20
 BLOCK_BYTES = 64 * MIB

@@ -38,7 +38,7 @@ from typing import Any
 
 from awscrt import checksums
 
-from streamup.config import parse_size
+from streamup.values import parse_size
 
 GIB, MIB = 1 << 30, 1 << 20
 BLOCK_BYTES = 64 * MIB

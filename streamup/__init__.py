@@ -48,7 +48,9 @@ The map
 `audit`            who has done what: a record for each upload, and for each refusal
 `answers`          outcomes and errors as responses: one table error → status
 `auth`             who asks, and whether they are heard
-`config`           what the operator decides
+`config`           what the operator decides: the one table of options, checked
+`config_file`      ... as it is in a TOML file, and secrets in files of their own
+`values`           ... and each value as people write it (pure)
 `credentials`      whom the server knows: API keys and the keys of tokens, exchanged as a whole
 `tokens`           JSON Web Tokens: from one to a grant, and how one is made
 `token_keys`       ... and the keys for that, as the operator's files have them
@@ -66,10 +68,9 @@ The map
 Imports point one way: `cli → service · token_command · exits · logs → server · local · client · options · signals →
 handlers · admin · pages · reports → exchange · listeners · answers · metrics · auth · body → uploads → door → registry
 → writer · recovery · drain → completion → uploader · read_back → accumulator → spool · checkpoint · audit → credentials
-→ tokens · token_keys → grants · openapi → terms → protocols → upload → stores → config → layout · keys · routes ·
-forwarded · mounts · hosts · object_options · digests · hashes · limits → errors`. Pure rooms import the standard
-library only.
-`tests/test_rooms.py` holds the map to this.
+→ tokens · token_keys → grants · openapi → terms → protocols → upload → stores → config_file → config → values → layout
+· keys · routes · forwarded · mounts · hosts · object_options · digests · hashes · limits → errors`. Pure rooms import
+the standard library only. `tests/test_rooms.py` holds the map to this.
 
 A byte's way: `body.RequestBody.read` → `writer.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`
 (received) → `drain.Drain` → `stores.ObjectStore.put_part` → `checkpoint.Checkpoint.add_receipt`, and the part file

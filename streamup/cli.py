@@ -23,14 +23,7 @@ from streamup.client.proof import Finding, Verdict, conclude
 from streamup.client.reading import PARALLEL
 from streamup.client.remote import Remote, RemoteError, Upload
 from streamup.client.table import human_size, printable, upload_details, uploads_table
-from streamup.config import (
-    OPTIONS,
-    Config,
-    build,
-    parse_duration,
-    parse_token,
-    parse_url,
-)
+from streamup.config import OPTIONS, Config, build
 from streamup.errors import (
     AccessDenied,
     ConfigError,
@@ -44,6 +37,7 @@ from streamup.exits import Failure, Interruption, Refusal
 from streamup.options import CONFIG_FILE, SecretOption, Written, parameter
 from streamup.signals import stop_signal
 from streamup.token_command import token
+from streamup.values import parse_duration, parse_token, parse_url
 
 if TYPE_CHECKING:
     from streamup.client.transfer import Way

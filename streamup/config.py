@@ -9,24 +9,38 @@ not every value is a good one.
 
 from __future__ import annotations
 
-import base64
 import math
-import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
-from hashlib import sha256
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
 
-from streamup.errors import BadRequest, ConfigError
-from streamup.hosts import USUAL_PORTS, is_loopback
-from streamup.keys import check_template, validate_key
+from streamup.errors import ConfigError
+from streamup.hosts import is_loopback
+from streamup.keys import check_template
 from streamup.layout import GIB, MIB
-from streamup.object_options import CUSTOMER_KEY_BYTES, ObjectOptions, ObjectRules, Pairs, tag_objection
+from streamup.object_options import ObjectOptions, ObjectRules, Pairs
+from streamup.values import (
+    parse_address,
+    parse_api_key,
+    parse_count,
+    parse_duration,
+    parse_field_value,
+    parse_host,
+    parse_jwt_secret,
+    parse_network,
+    parse_origin,
+    parse_pair,
+    parse_percent,
+    parse_size,
+    parse_sse_c_key,
+    parse_store,
+    parse_tag,
+    parse_template,
+    parse_url,
+    unless,
+)
 
 InterruptedPolicy = Literal["reject", "append", "replace", "new"]
 
@@ -37,12 +51,6 @@ SUBJECT_APPENDS = 100
 
 SPOOL_SHARE = 8
 """The spool holds at least this many parts, so that a part which was begun can always fill while others drain."""
-
-MIN_API_KEY_LENGTH = 16
-"""Too long to be guessed over a network, so that a plain SHA-256 of it is safe to keep."""
-
-MIN_JWT_SECRET_BYTES = 32
-"""As long as the hash (RFC 7518, 3.2): who has one token can try secrets without asking us."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,178 +75,6 @@ class Option:
     def variable(self) -> str:
         """Its name in the environment."""
         return "STREAMUP_" + self.name.upper().replace("-", "_")
-
-
-# --- values as people write them
-
-
-def parse_size(text: str) -> int:
-    """Bytes: `8MiB`, `1.5 GiB`, `5 MB`, `1048576`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?)B|B)?", text.strip(), re.ASCII | re.IGNORECASE)
-    if match is None:
-        raise ConfigError(f"{text!r} is not a size. Write it as 8MiB, 5MB or 1048576.")
-    number, unit, binary = match.groups()
-    factor = (1024 if binary else 1000) ** (" KMGT".index(unit.upper()) if unit else 0)
-    return int(number) * factor if number.isdecimal() else int(float(number) * factor)
-
-
-_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def parse_duration(text: str) -> float:
-    """Seconds: `24h`, `1h30m`, `500ms`, `30`."""
-    written = text.replace(" ", "")
-    if re.fullmatch(r"\d+(\.\d+)?", written, re.ASCII):
-        return float(written)
-    if re.fullmatch(r"(\d+(\.\d+)?(ms|[smhd]))+", written, re.ASCII) is None:
-        raise ConfigError(f"{text!r} is not a duration. Write it as 24h, 1h30m or 30s.")
-    return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+)(ms|[smhd])", written))
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """A host and a port: `127.0.0.1:8080`, `[::1]:8080`, and `:8080` for every interface."""
-    match = re.fullmatch(r"(?:\[([0-9A-Za-z:.%]+)\]|([A-Za-z0-9._-]*)):(\d{1,5})", text.strip(), re.ASCII)
-    if match is None or int(match[3]) > 65535:  # noqa: PLR2004 - the largest port there is
-        raise ConfigError(f"{text!r} is not an address. Write it as 127.0.0.1:8080 or [::1]:8080.")
-    return match[1] or match[2], int(match[3])
-
-
-def parse_store(text: str) -> tuple[str, str]:
-    """Bucket and prefix of `s3://bucket/prefix`. The prefix is empty, or ends in `/`: prefixes compare there."""
-    match = re.fullmatch(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{1,254})(?:/(.*))?", text)
-    segments = (match[2] or "").removesuffix("/").split("/") if match else []
-    plain = all(segment not in ("", ".", "..") and segment.isprintable() for segment in segments)
-    if match is None or not (plain or segments == [""]):
-        raise ConfigError(f"{text!r} is not a place for objects. Write it as s3://bucket or s3://bucket/prefix.")
-    return match[1], "/".join([*segments, ""]) if plain else ""
-
-
-def parse_api_key(text: str) -> bytes:
-    """The SHA-256 of an API key, which is given plain or as `sha256:` and 64 hex digits. Never quotes what is given."""
-    if text.startswith("sha256:"):
-        if re.fullmatch(r"sha256:[0-9A-Fa-f]{64}", text) is None:
-            raise ConfigError("After sha256: come the 64 hex digits of the key's SHA-256 (printf %s KEY | sha256sum).")
-        return bytes.fromhex(text[7:])
-    if len(text) < MIN_API_KEY_LENGTH or re.fullmatch(r"[!-+\--~]+", text) is None:
-        raise ConfigError(
-            f"An API key has at least {MIN_API_KEY_LENGTH} visible ASCII characters and no comma or space; "
-            "`openssl rand -hex 32` makes a good one."
-        )
-    return sha256(text.encode()).digest()
-
-
-def parse_jwt_secret(text: str) -> bytes:
-    """A secret for HS256. Never quotes what is given."""
-    if len(text) < MIN_JWT_SECRET_BYTES or re.fullmatch(r"[!-~]+", text) is None:
-        raise ConfigError(
-            f"A secret for tokens has at least {MIN_JWT_SECRET_BYTES} visible ASCII characters and no space; "
-            "`openssl rand -hex 32` makes a good one."
-        )
-    return text.encode()
-
-
-def parse_token(text: str) -> str:
-    """A credential as it goes into a header. Never quotes what is given."""
-    if re.fullmatch(r"[!-~]+", text) is None:
-        raise ConfigError("A token is visible ASCII characters, without spaces.")
-    return text
-
-
-def _parse_origin(text: str) -> str:
-    """An origin as browsers send it: `https://app.example.com`, no path, no wildcard, no port that is the usual one."""
-    if re.fullmatch(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+", text.lower()) is None:
-        raise ConfigError(f"{text!r} is not an origin. Write it as https://app.example.com, without a path or *.")
-    origin = text.lower()
-    return origin.removesuffix(USUAL_PORTS.get(origin.partition("://")[0], ""))
-
-
-def _parse_host(text: str) -> str:
-    if re.fullmatch(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?", text) is None:
-        raise ConfigError(f"{text!r} is not a host name. Write it as up.example.com, without scheme, port or *.")
-    return text.strip("[]").rstrip(".").lower()
-
-
-def _parse_network(text: str) -> IPv4Network | IPv6Network:
-    """An address or a network. Bits beside the mask are refused: whoever wrote 10.0.0.5/8 may not mean 10.0.0.0/8."""
-    try:
-        network = ip_network(text.strip(), strict=False)
-    except ValueError as error:
-        raise ConfigError(
-            f"{text!r} is neither an address nor a network. Write it as 10.0.0.5, 10.0.0.0/8 or fd00::/8."
-        ) from error
-    try:
-        return ip_network(text.strip())
-    except ValueError as error:
-        raise ConfigError(
-            f"{text!r} has bits beside its mask. Write {network} for all of the network, or the address alone."
-        ) from error
-
-
-def _parse_template(text: str) -> str:
-    try:
-        check_template(text)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    return text
-
-
-def parse_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{text!r} is not a URL. Write it as http://minio:9000.")
-    return text
-
-
-def _parse_pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise ConfigError(f"{text!r} is not NAME=VALUE. Write it as team=video.")
-    return name, value
-
-
-def _parse_tag(text: str) -> tuple[str, str]:
-    name, value = _parse_pair(text)
-    if objection := tag_objection(name, value):
-        raise ConfigError(f"{objection}. {name[:60]}={value[:60]} is another.")
-    return name, value
-
-
-def _parse_field_value(text: str) -> str:
-    """The value of a header field, as S3 keeps it."""
-    if re.fullmatch(r"[!-~]([ -~]*[!-~])?", text) is None:
-        raise ConfigError(f"{text!r} is not the value of a header field. Write it as max-age=86400.")
-    return text
-
-
-def parse_sse_c_key(text: str) -> bytes:
-    """A customer's key (SSE-C), in base64. Never quotes what is given."""
-    try:
-        key = base64.b64decode(text, validate=True)
-    except ValueError:
-        key = b""
-    if len(key) != CUSTOMER_KEY_BYTES:
-        raise ConfigError(
-            f"A key for SSE-C is the base64 of {CUSTOMER_KEY_BYTES} bytes; `openssl rand -base64 32` makes a good one."
-        )
-    return key
-
-
-def _parse_count(text: str) -> int:
-    if re.fullmatch(r"\d+", text, re.ASCII) is None:
-        raise ConfigError(f"{text!r} is not a whole number.")
-    return int(text)
-
-
-def _parse_percent(text: str) -> int:
-    match = re.fullmatch(r"(\d{1,3})%?", text.strip(), re.ASCII)
-    if match is None or not 1 <= int(match[1]) <= 100:  # noqa: PLR2004 - what percent means
-        raise ConfigError(f"{text!r} is not a share. Write it as 50%, from 1% to 100%.")
-    return int(match[1])
-
-
-def _unless(word: str, parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """`parse`, and `word` for None."""
-    return lambda text: None if text == word else parse(text)
 
 
 # --- the table
@@ -290,7 +126,7 @@ class Config:
     listen: tuple[str, int] = _option("listen", parse_address, "127.0.0.1:8080", "HOST:PORT", "Serve here.")
     admin_listen: tuple[str, int] | None = _option(
         "admin-listen",
-        _unless("off", parse_address),
+        unless("off", parse_address),
         "127.0.0.1:9464",
         "HOST:PORT|off",
         "Serve /metrics, /healthz and /readyz here, to anybody who reaches it: probes send no credential.",
@@ -303,7 +139,7 @@ class Config:
     layout: Literal["growing", "equal"] = _choice(
         "layout", ("growing", "equal"), "growing", "Parts of streams of unknown length: grow, or stay equal."
     )
-    parallel_parts: int = _option("parallel-parts", _parse_count, "8", "N", "Parts on their way to the store at once.")
+    parallel_parts: int = _option("parallel-parts", parse_count, "8", "N", "Parts on their way to the store at once.")
     checksum: Literal["crc64nvme", "sha256", "none"] = _choice(
         "checksum", ("crc64nvme", "sha256", "none"), "crc64nvme", "Stored with each object, checked by the store."
     )
@@ -324,7 +160,7 @@ class Config:
     )
     key_template: str = _option(
         "key-template",
-        _parse_template,
+        parse_template,
         "{id}/{filename}",
         "TEMPLATE",
         "Name of uploads that are created without a key, of {id} and {filename}.",
@@ -338,11 +174,11 @@ class Config:
     downloads: bool = _flag("downloads", "GET redirects to the store. [default: with --local]", as_local=True)
     deletes: bool = _flag("deletes", "DELETE removes stored objects, too. [default: with --local]", as_local=True)
     max_upload_bytes: int | None = _option("max-upload-size", parse_size, None, "SIZE", "Refuse larger uploads.")
-    max_open_uploads: int = _option("max-open-uploads", _parse_count, "10000", "N", "Refuse more unfinished uploads.")
+    max_open_uploads: int = _option("max-open-uploads", parse_count, "10000", "N", "Refuse more unfinished uploads.")
     max_connections: int = _option(
         # More streams than one process can carry, and at worst 1.6 GB: 0.8 MB each while the spool is full.
         "max-connections",
-        _parse_count,
+        parse_count,
         "2000",
         "N",
         "Serve so many clients at once; fewer where the process may not have two open files for each.",
@@ -350,7 +186,7 @@ class Config:
     max_age_seconds: float | None = _option(
         # Where a bucket's lifecycle rule removes what is unfinished, it usually does so after a week.
         "max-age",
-        _unless("off", parse_duration),
+        unless("off", parse_duration),
         "7d",
         "TIME|off",
         "Interrupt an upload for good this long after it began: what has arrived is kept, and can be made the object.",
@@ -375,14 +211,14 @@ class Config:
     subject_share_percent: int = _option(
         # No one can lock out all others, and two that behave never meet a limit that is not everybody's.
         "subject-share",
-        _parse_percent,
+        parse_percent,
         "50%",
         "PERCENT",
         "Where several subjects can come, each has so much of --max-open-uploads, --max-connections and --spool-size.",
     )
     subject_appends: int | None = _option(
         "subject-appends",
-        _parse_count,
+        parse_count,
         None,
         "N",
         f"Bodies of one subject a second. [default: {SUBJECT_APPENDS}, if there are several subjects]",
@@ -395,7 +231,7 @@ class Config:
     sse: str | None = _of_an_object("sse", str, "AES256|aws:kms|aws:kms:dsse", "Encryption by the store.")
     sse_kms_key_id: str | None = _of_an_object("sse-kms-key-id", str, "ID", "The key for --sse aws:kms.")
     sse_kms_context: Pairs = _pairs_of_an_object(
-        "sse-kms-context", _parse_pair, "Encryption context for --sse aws:kms. Repeatable."
+        "sse-kms-context", parse_pair, "Encryption context for --sse aws:kms. Repeatable."
     )
     sse_bucket_key: bool | None = field(
         default=None,
@@ -418,20 +254,20 @@ class Config:
     )
     storage_class: str | None = _of_an_object("storage-class", str, "CLASS", "Storage class of the objects.")
     acl: str | None = _of_an_object("acl", str, "ACL", "Canned ACL of the objects, for example bucket-owner-read.")
-    tags: Pairs = _pairs_of_an_object("tag", _parse_tag, "A tag of the objects. Repeatable.")
+    tags: Pairs = _pairs_of_an_object("tag", parse_tag, "A tag of the objects. Repeatable.")
     cache_control: str | None = _of_an_object(
-        "cache-control", _parse_field_value, "VALUE", "Cache-Control of objects whose client names none."
+        "cache-control", parse_field_value, "VALUE", "Cache-Control of objects whose client names none."
     )
     prefixes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     """What of all this is another for keys below a prefix (which ends in `/`): `[prefix."…"]` in the TOML file."""
     allowed_hosts: tuple[str, ...] = _several(
-        "allowed-host", _parse_host, "NAME", "Answer only to these names (and loopback). Repeatable."
+        "allowed-host", parse_host, "NAME", "Answer only to these names (and loopback). Repeatable."
     )
     cors_origins: tuple[str, ...] = _several(
-        "cors-origin", _parse_origin, "ORIGIN", "Pages of this origin may send requests. Repeatable."
+        "cors-origin", parse_origin, "ORIGIN", "Pages of this origin may send requests. Repeatable."
     )
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _several(
-        "trusted-proxy", _parse_network, "ADDRESS|CIDR", "Believe Forwarded and X-Forwarded-* from here. Repeatable."
+        "trusted-proxy", parse_network, "ADDRESS|CIDR", "Believe Forwarded and X-Forwarded-* from here. Repeatable."
     )
     no_interim: bool = _flag("no-interim", "Send no 104 responses: some old proxies take one for the answer.")
     api_key_sha256: tuple[bytes, ...] = _several(
@@ -504,116 +340,8 @@ class Config:
 OPTIONS: Mapping[str, Option] = {f.name: f.metadata["option"] for f in fields(Config) if f.metadata}
 """Every option, by its field in `Config`."""
 
-STORE = Option(name="store", help="Where objects go.")
 PREFIX = "prefix"
-UNSET = "none"
-
-
-# --- from what was written to a Config
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The options in a TOML file, by their field in `Config` (`store` for the argument). Not parsed yet, but for
-    `prefixes`, which nothing else can say.
-    """
-    try:
-        written = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
-    tables = written.pop(PREFIX, None)
-    known = {option.name: (name, option) for name, option in OPTIONS.items()} | {"store": ("store", STORE)}
-    values = _named(f"{path}: ", written, known, "`streamup serve --help` lists the options, without the --.")
-    return values if tables is None else values | {"prefixes": _read_prefixes(path, tables)}
-
-
-def _named(
-    where: str, written: Mapping[str, Any], known: Mapping[str, tuple[str, Option]], options: str
-) -> dict[str, Any]:
-    """What is written, by field: one value, or a list of them. A secret may be in a file of its own (`NAME-file`)."""
-    named = {}
-    for key, value in _with_secrets(where, written, known).items():
-        if key not in known:
-            close = get_close_matches(key, [*known, PREFIX], n=1)
-            raise ConfigError(f"{where}there is no option {key!r}. {f'Did you mean {close[0]}?' if close else options}")
-        name, option = known[key]
-        several = _pairs(where, key, value) if option.pairs and isinstance(value, dict) else value
-        if isinstance(several, dict) or (isinstance(several, list) and not option.multiple):
-            raise ConfigError(f'{where}{key} takes one value, for example {key} = "…".')
-        named[name] = [several] if option.multiple and not isinstance(several, list) else several
-    return named
-
-
-def _with_secrets(where: str, written: Mapping[str, Any], known: Mapping[str, tuple[str, Option]]) -> Mapping[str, Any]:
-    found = dict(written)
-    for name, (_, option) in known.items():
-        if option.secret and (path := found.pop(f"{name}-file", None)) is not None:
-            if name in written:
-                raise ConfigError(f"{where}has both {name} and {name}-file. Keep one of them.")
-            secret = read_secret(Path(str(path)), f"{where}{name}-file")
-            found[name] = secret.split() if option.multiple else secret
-    return found
-
-
-def _pairs(where: str, key: str, table: Mapping[str, Any]) -> list[str]:
-    """A table as on the command line."""
-    for name, value in table.items():
-        if "=" in name or not isinstance(value, str):
-            raise ConfigError(f'{where}{key} is written as {{ team = "video" }}: text, and no = in the names.')
-    return [f"{name}={value}" for name, value in table.items()]
-
-
-def _read_prefixes(path: Path, tables: Any) -> dict[str, dict[str, Any]]:
-    """The tables `[prefix."…"]`, by prefix (which ends in `/`) and field."""
-    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
-        raise ConfigError(f'{path}: options of keys below a prefix are a table, [{PREFIX}."recordings/"].')
-    found: dict[str, dict[str, Any]] = {}
-    for written, table in tables.items():
-        where = f'{path}: [{PREFIX}."{written}"] '
-        try:
-            prefix = validate_key(written.removesuffix("/"), "") + "/"
-        except BadRequest as refusal:
-            raise ConfigError(f"{where}is no prefix of keys. {refusal.detail}") from refusal
-        if prefix in found:
-            raise ConfigError(f"{where}is there twice, with and without a / at its end.")
-        found[prefix] = _read_prefix(where, table)
-    return found
-
-
-def _read_prefix(where: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    known = {option.name: (name, option) for name, option in OPTIONS.items() if option.per_prefix}
-    named = _named(where, table, known, f"There are {', '.join(known)}.")
-    return {name: _parsed(where, OPTIONS[name], value) for name, value in named.items()}
-
-
-def _parsed(where: str, option: Option, value: Any) -> Any:
-    """A value that is not on the command line; `none` takes back what holds for the others."""
-    if value in (UNSET, [UNSET]):
-        return () if option.multiple else None
-    try:
-        if option.parse is None:
-            return _parse_switch(value)
-        return tuple(map(option.parse, map(str, value))) if option.multiple else option.parse(str(value))
-    except ConfigError as error:
-        raise ConfigError(f"{where}{option.name}: {error}") from error
-
-
-def _parse_switch(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigError("It takes true or false, without quotes.")
-    return value
-
-
-def read_secret(path: Path, where: str) -> str:
-    """A secret that is in a file of its own."""
-    try:
-        secret = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where}: {path} cannot be read: {error}") from error
-    if not secret:  # who names a file for a key does not want to run without one
-        raise ConfigError(f"{where}: {path} is empty. Write the secret into it, or take this out.")
-    return secret
+"""The TOML file's tables of what is another for keys below a prefix."""
 
 
 def build(store: str | None, values: Mapping[str, Any]) -> Config:

@@ -13,12 +13,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from streamup.config import Option, read_secret, read_toml
+from streamup.config import Option
+from streamup.config_file import read_secret, read_toml
 from streamup.errors import ConfigError
 
 
 class Written(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
-    """A value as `config.py` parses it, wherever it was written."""
+    """A value as `values` parses it, wherever it was written."""
 
     def __init__(self, parse: Callable[[str], Any], metavar: str = "TEXT") -> None:
         self.name = metavar

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamup.client.table import human_size, printable
-from streamup.config import OPTIONS, Config, parse_duration, parse_size
+from streamup.config import OPTIONS, Config
 from streamup.errors import ConfigError, Unauthorized, UploadError
 from streamup.exits import Failure, Interruption, Refusal
 from streamup.grants import Grant, decide
@@ -26,6 +26,7 @@ from streamup.keys import validate_key
 from streamup.options import Written, parameter
 from streamup.protocols import Append, BodyTerms, Cancel, Create, Description, Fetch, Intent, Look, fields
 from streamup.routes import METHODS
+from streamup.values import parse_duration, parse_size
 
 if TYPE_CHECKING:
     from streamup.token_keys import SigningKey

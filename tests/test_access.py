@@ -23,10 +23,10 @@ from process import Server, until
 from raw_client import CHUNKED, LAST_CHUNK, Client, chunk, eventually, head, refused
 from test_tokens import ED25519, OTHER_ED25519, RSA, pem, private_pem
 
-from streamup.config import parse_api_key
 from streamup.errors import ConfigError
 from streamup.exchange import head_of
 from streamup.service import _renew
+from streamup.values import parse_api_key
 
 pytest_plugins = ["weed", "process"]
 pytestmark = pytest.mark.usefixtures("impatient")

@@ -7,8 +7,8 @@ from conftest import START
 from raw_client import Answer, Client, eventually
 
 from streamup import admin
-from streamup.config import parse_api_key
 from streamup.errors import CheckpointError, StoreUnavailable
+from streamup.values import parse_api_key
 
 FOR_PROBES = ("/healthz", "/readyz", "/metrics")
 KEY = "0123456789abcdef"

@@ -10,8 +10,8 @@ from conftest import BODY, START
 from raw_client import eventually
 
 from streamup import audit, logs
-from streamup.config import parse_api_key
 from streamup.errors import StoreUnavailable
+from streamup.values import parse_api_key
 
 ALICE = "alice-has-a-long-key"
 MARKER = "MARKER-4f1c"

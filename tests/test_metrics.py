@@ -10,9 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from raw_client import CHUNKED, chunk, eventually, head
 
 from streamup import metrics
-from streamup.config import parse_api_key
 from streamup.errors import StoreUnavailable
 from streamup.metrics import Metrics
+from streamup.values import parse_api_key
 
 
 def numbers(service) -> dict[str, float]:

@@ -11,7 +11,8 @@ from documented import operations, resolved
 from raw_client import Answer, Client, at, head, refused
 
 from streamup import routes
-from streamup.config import ConfigError, _parse_origin
+from streamup.errors import ConfigError
+from streamup.values import parse_origin
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -225,7 +226,7 @@ async def test_no_cookie_is_ever_set(shared):
     ],
 )
 def test_an_origin_is_written_as_browsers_send_it(text, expected):
-    assert _parse_origin(text) == expected
+    assert parse_origin(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -233,4 +234,4 @@ def test_an_origin_is_written_as_browsers_send_it(text, expected):
 )
 def test_what_no_browser_sends_is_no_origin(text):
     with pytest.raises(ConfigError, match="is not an origin"):
-        _parse_origin(text)
+        parse_origin(text)

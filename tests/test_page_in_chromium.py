@@ -9,7 +9,7 @@ from conftest import BODY, PART_BYTES, START, Service
 from playwright.async_api import Page, expect
 from raw_client import CHUNKED, chunk, eventually, head
 
-from streamup.config import parse_api_key
+from streamup.values import parse_api_key
 
 pytest_plugins = ["chromium"]
 pytestmark = pytest.mark.campaign

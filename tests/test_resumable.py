@@ -37,10 +37,10 @@ from raw_client import (
 from test_laws import Disk, held_checkpoint
 
 from streamup.auth import ANONYMOUS
-from streamup.config import parse_api_key
 from streamup.errors import CheckpointError
 from streamup.spool import Files
 from streamup.upload import State
+from streamup.values import parse_api_key
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

@@ -17,20 +17,8 @@ NEUTRAL = {"failpoints"}
 """Named places for tests: any room that acts may have some, and they import nothing of ours."""
 
 PURE = {
-    *(
-        "layout",
-        "keys",
-        "routes",
-        "forwarded",
-        "hosts",
-        "mounts",
-        "object_options",
-        "digests",
-        "terms",
-        "openapi",
-        "upload",
-    ),
-    *("errors", "limits", "protocols", "grants", "stores"),
+    *("layout", "keys", "routes", "forwarded", "hosts", "mounts", "object_options", "digests", "terms", "openapi"),
+    *("upload", "values", "errors", "limits", "protocols", "grants", "stores"),
 }
 """Rooms that need the standard library only (of `stores`, the interface; its siblings talk to real stores)."""
 

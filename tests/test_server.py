@@ -28,10 +28,10 @@ from raw_client import (
 )
 from test_laws import SlowSync
 
-from streamup.config import parse_api_key
 from streamup.errors import AccessDenied, ConfigError, StorePrecondition, StoreRefused, StoreUnavailable
 from streamup.spool import Files
 from streamup.stores import StoreLimits
+from streamup.values import parse_api_key
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
