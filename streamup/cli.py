@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict
@@ -34,7 +35,7 @@ from streamup.errors import (
     StreamupError,
 )
 from streamup.exits import Failure, Interruption, Refusal
-from streamup.options import CONFIG_FILE, SecretOption, Written, parameter
+from streamup.options import CONFIG_FILE, SecretOption, Written, parameter, require_known_files
 from streamup.signals import stop_signal
 from streamup.token_command import token
 from streamup.values import parse_duration, parse_token, parse_url
@@ -107,6 +108,7 @@ class Serve(click.Command):
     ) -> click.Context:
         """Its object is the function that reads the configuration again. That raises `ConfigError`."""
         given = tuple(args)
+        require_known_files(os.environ, OPTIONS.values())
 
         def reread() -> Config:
             try:

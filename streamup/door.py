@@ -158,11 +158,16 @@ class Door:
         self._require_bounded(body)
         self._require_allowed(body.length)
         self._require_conditions(grant)
+        if body.content_length != 0:
+            self.require_young(upload)
+
+    def require_young(self, upload: Upload) -> None:
+        """Whether it may still take bytes. Raises `TooOld`."""
         max_age = self._config.max_age_seconds
-        if max_age is not None and upload.aged(max_age, self._clock()) and body.content_length != 0:
+        if max_age is not None and upload.aged(max_age, self._clock()):
             raise TooOld(
                 f"Bytes are taken for {max_age:g} s after an upload began. What has arrived is kept: end it as it is "
-                f"(an empty last append, streamup finish) or cancel it, and begin another.",
+                f"(an empty last append, streamup finish {upload.id}) or cancel it, and begin another.",
                 limit=int(max_age),
             )
 

@@ -102,7 +102,7 @@ class Listener:
         self._most = most
         self._head_seconds = head_seconds
         self._idle_seconds = idle_seconds
-        app.on_response_prepare.append(_harden)
+        app.on_response_prepare.append(self._begin_answer)
         self._runner = web.AppRunner(app, handler_cancellation=False, shutdown_timeout=SHUTDOWN_SECONDS)
         self._connection = partial(
             Connection,
@@ -206,9 +206,6 @@ class Listener:
         patience = self._head_seconds if self.tls else None
         try:
             connection.settimeout(0)
-            # Linux' own timer (tcp(7), milliseconds), also for a peer whose window stays shut. aiohttp has none for it.
-            if timer := getattr(socket, "TCP_USER_TIMEOUT", None):
-                connection.setsockopt(socket.IPPROTO_TCP, timer, round(1000 * self._idle_seconds))
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: handler, connection, ssl=self.tls, ssl_handshake_timeout=patience
             )
@@ -217,6 +214,14 @@ class Listener:
             connection.close()
         finally:
             del self._entering[handler]
+
+    async def _begin_answer(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(ON_EVERY_ANSWER)
+        # Linux' own timer (tcp(7), milliseconds), also for a peer whose window stays shut; aiohttp has none for it. Not
+        # before the answer: who sends a long body may leave interim responses unread until its end.
+        timer: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
+        if timer is not None and (connection := request.get_extra_info("socket")) is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, timer, round(1000 * self._idle_seconds))
 
     def _pause(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -251,10 +256,6 @@ async def _bound(host: str, port: int) -> list[socket.socket]:
             listening.close()
         raise refused
     return sockets
-
-
-async def _harden(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(ON_EVERY_ANSWER)
 
 
 def _answerable(factory: RequestFactory) -> RequestFactory:

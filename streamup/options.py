@@ -6,7 +6,9 @@ What options there are, how each is written and what it means is the table in `c
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,9 @@ def _whence(param: click.Parameter | None, ctx: click.Context | None) -> str:
     """Where a wrong value is to be mended, if not on the command line."""
     source = ctx.get_parameter_source(param.name) if param and param.name and ctx else None
     if param and source is ParameterSource.ENVIRONMENT:
+        file_variable = f"{param.envvar}_FILE"
+        if isinstance(param, SecretOption) and (path := os.environ.get(file_variable)):
+            return f"(from {path}, which {file_variable} names) "
         return f"(from {param.envvar} in the environment) "
     return "(from the --config file) " if source is ParameterSource.DEFAULT_MAP else ""
 
@@ -59,6 +64,20 @@ class SecretOption(click.Option):
             return read_secret(Path(path), file_variable)
         except ConfigError as error:
             raise click.UsageError(str(error), ctx) from error
+
+
+def require_known_files(environ: Mapping[str, str], options: Collection[Option]) -> None:
+    """A variable that names a file for what is no secret, or for nothing, would be overlooked, and somebody would think
+    that there is a key. Raises `click.UsageError`.
+
+    Other variables may well be somebody else's: an orchestrator sets STREAMUP_PORT for a service of that name.
+    """
+    known = {f"{option.variable}_FILE" for option in options if option.secret} | {"STREAMUP_TOKEN_FILE"}
+    for name in environ:
+        if re.fullmatch("STREAMUP_.+_FILE", name) and name not in known:
+            close = get_close_matches(name, [*known, *(option.variable for option in options)], n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise click.UsageError(f"There is no variable {name}.{hint}")
 
 
 def parameter(field: str, option: Option, *, hidden: bool = False) -> click.Option:

@@ -35,13 +35,15 @@ class Terms:
     def check_size(self, added: int, size: int) -> None:
         """Whether `size` bytes may follow the `added` ones. Raises `TooLarge`."""
         if self.ceiling is not None and self.start + added + size > self.ceiling:
-            raise too_large(self.ceiling)
+            raise too_large(self.ceiling, begun=True)
         if self.digests and added + size > self.most:
             raise too_large_for_a_digest(self.most)
 
 
-def too_large(limit: int) -> TooLarge:
-    return TooLarge(f"An upload may have {limit} bytes here.", limit=limit)
+def too_large(limit: int, *, begun: bool = False) -> TooLarge:
+    """`begun`: some of it has come by now."""
+    kept = " What has come until now is kept as an unfinished upload: finish it as it is, or cancel it." * begun
+    return TooLarge(f"An upload may have {limit} bytes here.{kept}", limit=limit)
 
 
 def too_large_for_a_digest(most: int) -> TooLarge:

@@ -179,9 +179,10 @@ class Uploads:
         if writer.live.stale:
             raise CheckpointError("the upload is being read again")
         if ending is not None and not writer.sealed:  # also if somebody else has sealed it since: not all of this body
-            raise upload.failure or WriterStopped(
-                f"{ending[:1].upper()}{ending[1:]}. {_ways_on(upload)}", upload.offset
-            )
+            if upload.failure:
+                raise upload.failure
+            self.door.require_young(upload)
+            raise WriterStopped(f"{ending[:1].upper()}{ending[1:]}. {_ways_on(upload)}", upload.offset)
         return writer.live
 
     async def outcome(self, live: Live, seconds: float) -> Upload:

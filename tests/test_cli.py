@@ -167,6 +167,18 @@ def test_keys_from_a_file(configure, tmp_path):
     assert "cannot be read" in configure("--local", env={"STREAMUP_API_KEY_FILE": str(tmp_path / "none")})
 
 
+def test_a_file_that_no_option_reads_is_not_overlooked(configure, tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("short\n")
+    for name, meant in (("TLS_KEY_FILE", "TLS_KEY"), ("API_KEYS_FILE", "API_KEY_FILE")):
+        refusal = configure("--local", env={f"STREAMUP_{name}": str(file)})
+        assert f"no variable STREAMUP_{name}. Did you mean STREAMUP_{meant}?" in refusal
+    assert configure("--local", env={"STREAMUP_TOKEN_FILE": str(file), "STREAMUP_PORT": "tcp://10.0.0.1:80"}).local
+    assert f"(from {file}, which STREAMUP_API_KEY_FILE names)" in configure(
+        "--local", env={"STREAMUP_API_KEY_FILE": str(file)}
+    )
+
+
 def test_a_key_for_sse_c_from_a_file(configure, tmp_path):
     file = tmp_path / "key"
     file.write_text(b64encode(bytes(32)).decode() + "\n")

@@ -240,7 +240,7 @@ async def test_an_upload_takes_bytes_for_so_long_whatever_its_writer_does_and_ca
     service = await start_service(max_age_seconds=1.5, min_rate=0)
     client, upload_id = await service.begin()
     dripping = asyncio.create_task(drip(client, b"x", 0.05))
-    assert "open for as long as" in refused(await client.answer(), 409).detail
+    assert f"streamup finish {upload_id}" in refused(await client.answer(), 403).detail
     await dripping
     offset = (await service.becomes("a", writer=False))["offset"]
     answer = refused(await service.ask("PATCH", f"/uploads/{upload_id}", b"more", at(offset, complete=True)), 403)
