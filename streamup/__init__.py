@@ -56,7 +56,7 @@ The map
 `token_keys`       ... and the keys for that, as the operator's files have them
 `local`            the embedded store of `serve --local`
 `client/`          what the command line does against a server or a store: look, download, compare
-`service`          wires the above from start to stop; nothing else does
+`service`          brings the above up and down, in order (a room builds by itself what nobody else uses)
 `cli`              the commands
 `token_command`    ... and that which makes tokens and tells what is in one
 `exits`            how a command ends that does not end well

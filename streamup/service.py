@@ -1,4 +1,4 @@
-"""The service from start to stop: here its rooms are wired to each other, and nowhere else."""
+"""The service from start to stop: its rooms are brought up and down here, in order."""
 
 from __future__ import annotations
 
