@@ -10,8 +10,9 @@ would read them, too.
 from __future__ import annotations
 
 import asyncio
+import collections
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 
 from prometheus_client import (
@@ -29,8 +30,10 @@ from prometheus_client.registry import Collector
 from streamup.audit import reason_of
 from streamup.errors import StoreError
 from streamup.listeners import Listener
-from streamup.registry import Census
+from streamup.registry import Registry
+from streamup.spool import Spool
 from streamup.upload import LIVE, State
+from streamup.uploader import Uploader
 
 STORE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 """From a HEAD in the next room to a part over a thin line, and to a complete that takes S3 minutes."""
@@ -91,9 +94,13 @@ class Metrics:
 class Numbers(Collector):
     """What is looked up when somebody asks."""
 
-    def __init__(self, census: Callable[[], Census], refusals: Mapping[str, int], listener: Listener) -> None:
+    def __init__(
+        self, registry: Registry, uploader: Uploader, spool: Spool, refusals: Mapping[str, int], listener: Listener
+    ) -> None:
         """`refusals` by reason; `listener` is the public one."""
-        self._census = census
+        self._registry = registry
+        self._uploader = uploader
+        self._spool = spool
         self._refusals = refusals
         self._listener = listener
 
@@ -102,30 +109,35 @@ class Numbers(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        now = self._census()
+        lives, slots, budget = list(self._registry), self._uploader.slots, self._spool.budget
+        living = collections.Counter(live.upload.state for live in lives)
         uploads = GaugeMetricFamily("streamup_uploads", "Uploads that have not ended, by state.", labels=["state"])
         ended = CounterMetricFamily("streamup_uploads_ended", "Uploads that ended, by outcome.", labels=["outcome"])
         for state in State:
-            family, counted = (uploads, now.uploads) if state in LIVE else (ended, now.ended)
+            family, counted = (uploads, living) if state in LIVE else (ended, self._registry.ended)
             family.add_metric([state], counted[state])
         refused = CounterMetricFamily("streamup_requests_refused", "Refused requests, by reason.", labels=["reason"])
         for reason, count in self._refusals.items():
             refused.add_metric([reason], count)
         yield from (uploads, ended, refused)
-        yield CounterMetricFamily("streamup_received_bytes", "Bytes taken from clients and kept.", now.received)
-        yield CounterMetricFamily("streamup_stored_bytes", "Bytes that the store has confirmed.", now.stored)
+        received, stored = self._registry.received(), self._uploader.stored_bytes
+        yield CounterMetricFamily("streamup_received_bytes", "Bytes taken from clients and kept.", received)
+        yield CounterMetricFamily("streamup_stored_bytes", "Bytes that the store has confirmed.", stored)
         closed = self._listener.closed_at_once
         yield CounterMetricFamily("streamup_connections_closed", "Connections for which there was no place.", closed)
+        writing = sum(live.writer is not None for live in lives)
+        held = sum(self._uploader.held(live.upload.id) is not None for live in lives)
+        available = self._uploader.available and self._uploader.opened.is_set()
         gauges = {
-            "uploads_receiving": ("Uploads to which a client is sending.", now.writing),
-            "uploads_held": ("Uploads that the store denies (`streamup status` says why).", now.held),
+            "uploads_receiving": ("Uploads to which a client is sending.", writing),
+            "uploads_held": ("Uploads that the store denies (`streamup status` says why).", held),
             "connections": ("Clients that are connected.", self._listener.connections),
-            "store_available": ("1 if the store answered last, 0 during an outage.", now.store_available),
-            "parts_in_flight": ("Parts on their way to the store.", now.parts_in_flight),
-            "parts_in_flight_limit": ("Of them at most so many; fewer while the store throttles.", now.slots),
-            "spool_reserved_bytes": ("Bytes of the spool that are taken or promised.", now.reserved),
-            "spool_limit_bytes": ("Size of the spool (--spool-size).", now.budget),
-            "spool_disk_free_bytes": ("What the spool's disk has left.", now.disk_free),
+            "store_available": ("1 if the store answered last, 0 during an outage.", available),
+            "parts_in_flight": ("Parts on their way to the store.", slots.in_flight.total()),
+            "parts_in_flight_limit": ("Of them at most so many; fewer while the store throttles.", int(slots.limit)),
+            "spool_reserved_bytes": ("Bytes of the spool that are taken or promised.", budget.reserved),
+            "spool_limit_bytes": ("Size of the spool (--spool-size).", budget.size),
+            "spool_disk_free_bytes": ("What the spool's disk has left.", self._spool.files.free(self._spool.directory)),
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(f"streamup_{name}", text, value)

@@ -12,7 +12,6 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -55,30 +54,6 @@ UPKEEP_SECONDS = 30.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Census:
-    """What can be counted at one moment; bytes, and since the start where it is said so.
-
-    `uploads`: live ones by state; `writing`: of them those that a client is sending to; `held`: those that the store
-    does not take though it answers. `parts_in_flight` of `slots`, fewer than configured while the store throttles.
-    `reserved`: of the spool's budget. Since the start: `ended` uploads by outcome, bytes `received` that were kept, and
-    bytes `stored`.
-    """
-
-    uploads: Counter[State]
-    writing: int
-    held: int
-    ended: Counter[State]
-    received: int
-    stored: int
-    parts_in_flight: int
-    slots: int
-    store_available: bool
-    reserved: int
-    budget: int
-    disk_free: int
-
-
 class Registry:
     """Every live upload, by id and by key, and the tasks that move them."""
 
@@ -109,7 +84,8 @@ class Registry:
         """Set when this process will complete nothing more: whoever waits for an outcome need not."""
         self.received_bytes = 0
         """What writers that have left had added since the start."""
-        self._ended = Counter[State]()
+        self.ended = Counter[State]()
+        """Uploads that have ended since the start, by outcome."""
 
     def __repr__(self) -> str:
         return f"<Registry {len(self._live)} live, {self._spool.budget!r}, {self._uploader.slots!r}>"
@@ -136,26 +112,11 @@ class Registry:
         """The newest open upload of a key."""
         return next((live for live in reversed(self[key]) if live.upload.state is State.OPEN), None)
 
-    def census(self) -> Census:
-        """Everything is looked up when somebody asks: the bytes' way counts nothing for it."""
-        lives = list(self)
-        writers = [live.writer for live in lives if live.writer]
+    def received(self) -> int:
+        """Bytes received since the start that were kept."""
         # What is provisional may still be taken back, and what is counted must not fall.
-        adding = sum(writer.added for writer in writers if not writer.terms.digests)
-        return Census(
-            uploads=Counter(live.upload.state for live in lives),
-            writing=len(writers),
-            held=sum(self._uploader.held(live.upload.id) is not None for live in lives),
-            ended=self._ended.copy(),
-            received=self.received_bytes + adding,
-            stored=self._uploader.stored_bytes,
-            parts_in_flight=self._uploader.slots.in_flight.total(),
-            slots=int(self._uploader.slots.limit),
-            store_available=self._uploader.available and self._uploader.opened.is_set(),
-            reserved=self._spool.budget.reserved,
-            budget=self._spool.budget.size,
-            disk_free=self._spool.files.free(self._spool.directory),
-        )
+        adding = (live.writer.added for live in self if live.writer and not live.writer.terms.digests)
+        return self.received_bytes + sum(adding)
 
     # -- start and stop -----------------------------------------------------------------------------------------
 
@@ -426,7 +387,7 @@ class Registry:
     def _retire(self, live: Live) -> None:
         """It has ended, and that is committed: only its row remains."""
         if not live.ended.is_set():
-            self._ended[live.upload.state] += 1
+            self.ended[live.upload.state] += 1
             audit.ended(live.upload)
         self._drop(live)
         live.accumulator.clear()

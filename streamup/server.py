@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 from aiohttp import web
@@ -40,7 +40,7 @@ from streamup.grants import Grant, decide
 from streamup.handlers import Handlers
 from streamup.limits import Requests
 from streamup.listeners import Listener, require_c_parser, tls_context
-from streamup.metrics import Metrics, Numbers
+from streamup.metrics import Metrics
 from streamup.pages import Pages
 from streamup.protocols import (
     Append,
@@ -96,12 +96,16 @@ class Server:
         self._admin = Admin(config, uploads, store, metrics)
         self._requests = Requests(config.share(config.max_connections))
         patience = {"head_seconds": config.head_seconds, "idle_seconds": config.idle_seconds}
-        self._public = Listener(self._application(), most=config.max_connections, **patience)
-        self._listeners = [self._public]
+        self.public = Listener(self._application(), most=config.max_connections, **patience)
+        self._listeners = [self.public]
         if config.admin_listen:
             self._listeners.append(Listener(self._admin.application(), most=ADMIN_CONNECTIONS, **patience))
         self._refusals = audit.Refusals()
-        metrics.registry.register(Numbers(uploads.census, self._refusals.counted, self._public))
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Refusals since the start, by reason."""
+        return self._refusals.counted
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -115,7 +119,7 @@ class Server:
         require_c_parser()
         config = self._config
         self._take_certificate(config)
-        await self._public.listen(config.listen)
+        await self.public.listen(config.listen)
         if config.admin_listen:
             await self._listeners[-1].listen(config.admin_listen)
 
@@ -134,7 +138,7 @@ class Server:
 
     def _take_certificate(self, config: Config) -> None:
         if config.tls_cert:
-            self._public.tls = tls_context(config.tls_cert, config.tls_key)
+            self.public.tls = tls_context(config.tls_cert, config.tls_key)
 
     async def stop(self) -> None:
         """Close the listeners, settle the uploads, and only then end the connections."""
@@ -166,7 +170,7 @@ class Server:
             exchange = self._meet(request, body)
             grant = asker.grant = self._authorizer.authorize(exchange.head)
             intent = self._uploads.door.named(exchange.protocol.understand(exchange.head))
-            self._public.require_place(request)
+            self.public.require_place(request)
             with self._requests.one_more(grant.subject):
                 await self._decide(exchange, intent, grant)
                 response = await self._handlers.answer(exchange, intent, grant)
@@ -189,7 +193,7 @@ class Server:
         headers = headers_of(request, front_of(request, self._config.trusted_proxies))
         try:
             self._authorizer.admit(RequestHead(method=request.method, headers=headers), linked=True)
-            self._public.require_place(request)
+            self.public.require_place(request)
             response = self._pages.answer(request.method, target(request.raw_path))
         except UploadError as error:
             response = self._refuse(request, None, error)
@@ -215,7 +219,7 @@ class Server:
         """What is on every answer, whoever made it."""
         self._add_cors(request, response)
         unframed = response.status == HTTPStatus.LENGTH_REQUIRED  # what follows would be taken for the next request
-        if request.can_read_body or unframed or self._public.is_surplus(request):
+        if request.can_read_body or unframed or self.public.is_surplus(request):
             response.force_close()
         return response
 

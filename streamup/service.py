@@ -23,7 +23,7 @@ from streamup.config import Config
 from streamup.errors import ConfigError, StoreError, StoreUnavailable
 from streamup.hosts import reachable
 from streamup.local import LocalStore
-from streamup.metrics import Metrics
+from streamup.metrics import Metrics, Numbers
 from streamup.mounts import file_system, is_remote
 from streamup.recovery import boot_id
 from streamup.server import Server
@@ -133,6 +133,7 @@ async def _start(config: Config, stack: AsyncExitStack) -> Server:
         still_known=authorizer.still_known,
     )
     server = Server(config, uploads, store, authorizer, metrics)
+    metrics.registry.register(Numbers(uploads.registry, uploader, spool, server.refused, server.public))
     watch = asyncio.create_task(metrics.watch_loop(), name="event loop lag")
     stack.callback(watch.cancel)
     await uploads.recover(boot_id())

@@ -34,7 +34,7 @@ from streamup.errors import (
 )
 from streamup.grants import Grant, unknown_upload
 from streamup.protocols import Append, BodyTerms, Cancel, Create, Inspect, Intent, Look
-from streamup.registry import Census, Registry
+from streamup.registry import Registry
 from streamup.spool import Spool
 from streamup.terms import begin_append, judged_whole, seal_at
 from streamup.upload import State, Upload
@@ -78,7 +78,7 @@ class Uploads:
         self._checkpoint = checkpoint
         self._spool = spool
         self._clock = clock
-        self._registry = Registry(
+        self.registry = Registry(
             uploader,
             checkpoint,
             spool,
@@ -87,21 +87,21 @@ class Uploads:
             clock=clock,
             still_known=still_known,
         )
-        self.door = Door(config, self._registry, uploader.store, spool, clock=clock, random_token=random_token)
+        self.door = Door(config, self.registry, uploader.store, spool, clock=clock, random_token=random_token)
         self._queues = WeakValueDictionary[str, asyncio.Lock]()
         self._stopping = False
 
     def __repr__(self) -> str:
-        return f"<Uploads of {self._registry!r}>"
+        return f"<Uploads of {self.registry!r}>"
 
     async def recover(self, boot_id: str) -> None:
         """Take up what an earlier process left, before anything listens. Raises `CheckpointError`, `SpoolError`."""
-        await self._registry.recover(boot_id)
+        await self.registry.recover(boot_id)
 
     async def stop(self, grace_seconds: float) -> None:
         """Let nobody in, settle every writer (its bytes are kept), and finish what can be finished in that time."""
         self._stopping = True
-        await self._registry.stop(grace_seconds)
+        await self.registry.stop(grace_seconds)
 
     def _require_running(self) -> None:
         if self._stopping:
@@ -118,14 +118,14 @@ class Uploads:
         closes = asyncio.get_running_loop().time() + CLOSES_SECONDS if hurried else None
         self._require_running()
         upload = self.door.upload(intent, grant)
-        if upload.meta.if_none_match and await self._registry.exists(upload.key):
+        if upload.meta.if_none_match and await self.registry.exists(upload.key):
             asked = "If-None-Match: * asks for none" if upload.overwrite else "this credential may replace none"
             raise PreconditionFailed(f"There is an object under {upload.key}, and {asked}. Use another key.")
         policy = intent.policy or self._config.interrupted
         if policy == "reject" and not intent.independent:
             await self._let_end(upload.key, grant, closes)
             self._require_running()
-        existing = self._registry.open_upload(upload.key)
+        existing = self.registry.open_upload(upload.key)
         if existing and not grant.owns(existing.upload):
             raise UploadExists(SOMEBODY_ELSES)
         if existing is None or intent.independent:
@@ -151,7 +151,7 @@ class Uploads:
             return await self._take_over(live, intent.offset, intent.body, grant)
         if intent.create:
             return await self.create(replace(intent.create, policy="reject"), grant)
-        if self._registry.open_upload(key):
+        if self.registry.open_upload(key):
             raise UploadExists(SOMEBODY_ELSES)
         ended = await self.newest_ended(key, grant)
         if ended and ended.state is State.COMPLETE:
@@ -171,7 +171,7 @@ class Uploads:
         except (UploadError, SpoolError) as error:
             ending = error
         finally:
-            settled = self._registry.spawn(self._settle(writer, ending), f"settle {writer.live.upload.id}")
+            settled = self.registry.spawn(self._settle(writer, ending), f"settle {writer.live.upload.id}")
         await asyncio.shield(settled)
         if isinstance(ending, Exception):
             raise ending
@@ -190,10 +190,10 @@ class Uploads:
 
         Raises what it failed with: `PreconditionFailed`, `Gone`, ...; `CheckpointError` if memory cannot be trusted.
         """
-        await _within(min(seconds, PROMPT_SECONDS), live.ended, self._registry.released)
+        await _within(min(seconds, PROMPT_SECONDS), live.ended, self.registry.released)
         if not live.ended.is_set():
-            await self._registry.announce(live)
-            await _within(max(0.0, seconds - PROMPT_SECONDS), live.ended, self._registry.released)
+            await self.registry.announce(live)
+            await _within(max(0.0, seconds - PROMPT_SECONDS), live.ended, self.registry.released)
         if live.stale:
             raise CheckpointError("the upload is being read again")
         if error := live.upload.failure:
@@ -205,7 +205,7 @@ class Uploads:
 
         May be cancelled, and goes on by itself: a sync that fails must have its consequence (law 10).
         """
-        return await asyncio.shield(self._registry.spawn(self._registry.announce(live), f"announce {live.upload.id}"))
+        return await asyncio.shield(self.registry.spawn(self.registry.announce(live), f"announce {live.upload.id}"))
 
     # -- questions ----------------------------------------------------------------------------------------------
 
@@ -215,22 +215,22 @@ class Uploads:
             case Append() | Inspect() | Look() | Cancel() if intent.upload_id is not None:
                 return await self._find(intent.upload_id)
             case Append(key=str(key)) | Create(key=str(key), policy="append"):
-                live = self._registry.open_upload(key)
+                live = self.registry.open_upload(key)
             case Create(key=str(key), policy=None, independent=False) if self._config.interrupted == "append":
-                live = self._registry.open_upload(key)
+                live = self.registry.open_upload(key)
             case _:
                 return None
         return live.upload if live else None
 
     async def _find(self, upload_id: str) -> Upload | None:
-        if live := self._registry.get(upload_id):
+        if live := self.registry.get(upload_id):
             return live.upload
         record = await self._checkpoint.find(upload_id)
         return record.upload if record else None
 
     async def find(self, upload_id: str, grant: Grant) -> Live:
         """A live upload of one's own. Raises `NotFound`, `Gone` (it has ended), `UploadBusy`."""
-        live = self._registry.get(upload_id)
+        live = self.registry.get(upload_id)
         if live is None:
             upload = await self.look(upload_id, grant)
             raise upload.failure or already_complete(upload)
@@ -242,10 +242,10 @@ class Uploads:
     async def inspect(self, live: Live) -> Upload:
         """The upload with its writer stopped, so that its offset is the place to go on from (law 6)."""
         async with live.entry:
-            await self._registry.stop_writer(live, "another client asked where to go on with this upload")
+            await self.registry.stop_writer(live, "another client asked where to go on with this upload")
             live.require_fresh()
             if live.upload.state is State.OPEN:
-                await self._registry.announce(live)
+                await self.registry.announce(live)
         return live.upload
 
     async def look(self, upload_id: str, grant: Grant) -> Upload:
@@ -265,19 +265,19 @@ class Uploads:
 
     async def look_all(self, grant: Grant) -> list[Upload]:
         """One's own live uploads, oldest first, then those that ended last."""
-        found = {live.upload.id: live.upload for live in self._registry}
+        found = {live.upload.id: live.upload for live in self.registry}
         for record in await self._checkpoint.ended(grant.subject, 100):
             found.setdefault(record.upload.id, record.upload)  # one that has ended meanwhile is there already
         return [upload for upload in found.values() if grant.owns(upload)]
 
     def live(self, upload_id: str, grant: Grant) -> Live | None:
         """The upload if it is live and one's own."""
-        live = self._registry.get(upload_id)
+        live = self.registry.get(upload_id)
         return live if live and grant.owns(live.upload) else None
 
     def newest(self, key: str, grant: Grant) -> Live | None:
         """The newest live upload of one's own of this key, open ones first."""
-        own = [live for live in reversed(self._registry[key]) if grant.owns(live.upload)]
+        own = [live for live in reversed(self.registry[key]) if grant.owns(live.upload)]
         return next((live for live in own if live.upload.state is State.OPEN), own[0] if own else None)
 
     def open_upload(self, key: str, grant: Grant) -> Live | None:
@@ -292,14 +292,10 @@ class Uploads:
 
     def rate(self, upload_id: str) -> float | None:
         """Bytes a second of the writer that is there now; None if none is."""
-        live = self._registry.get(upload_id)
+        live = self.registry.get(upload_id)
         if live is None or live.writer is None:
             return None
         return live.writer.added / max(self._clock() - live.writer.began, 0.001)
-
-    def census(self) -> Census:
-        """What the operator's metrics are made of."""
-        return self._registry.census()
 
     def held(self, upload_id: str) -> str | None:
         """Why the store does not take this upload now, though it answers; None if it does."""
@@ -310,12 +306,12 @@ class Uploads:
     async def cancel(self, live: Live) -> None:
         """Give the upload up. Raises `UploadBusy` once completion was announced (then nobody knows yet)."""
         async with live.entry:
-            await self._registry.stop_writer(live, "the upload was cancelled")
+            await self.registry.stop_writer(live, "the upload was cancelled")
             live.require_fresh()
             if live.upload.state is State.COMPLETE:
                 raise AlreadyComplete("There is nothing left to cancel; DELETE the object instead.")
             live.upload.cancel(self._clock())
-            await asyncio.shield(self._registry.spawn(self._registry.end(live), f"end {live.upload.id}"))
+            await asyncio.shield(self.registry.spawn(self.registry.end(live), f"end {live.upload.id}"))
 
     async def remove(self, key: str, grant: Grant) -> None:
         """Remove what is under a key: its open uploads, then its object once uploads sealed earlier have ended (law 9).
@@ -323,14 +319,14 @@ class Uploads:
         Raises `UploadExists` (somebody else's is open), `StoreError`, `UploadBusy` when those take longer than the
         store's time.
         """
-        for live in self._registry[key]:
+        for live in self.registry[key]:
             if live.upload.state is State.OPEN and not grant.owns(live.upload):
                 raise UploadExists(SOMEBODY_ELSES)
-        for live in self._registry[key]:
+        for live in self.registry[key]:
             if live.upload.state is State.OPEN:
                 with suppress(UploadBusy):  # sealed meanwhile
                     await self.cancel(live)
-        for live in self._registry[key]:
+        for live in self.registry[key]:
             if live.upload.state is not State.OPEN and not await _within(
                 self._config.store_timeout_seconds, live.ended
             ):
@@ -347,7 +343,7 @@ class Uploads:
         terms = replace(self.door.terms(body, 0, upload), creates=True, insists=intent.policy == "replace")
         begin_append(upload, None, body, seal_at(body, 0, body.length))
         live = Live(upload, Accumulator(upload, self._spool))
-        self._registry.take_up(live)
+        self.registry.take_up(live)
         writer = await self._enter(Writer(live, terms, self._clock(), replaces))
         audit.created(upload)
         return writer
@@ -363,12 +359,12 @@ class Uploads:
         self.door.readmit(upload, body, grant)
         async with live.entry:
             upload.require_open()
-            await self._registry.stop_writer(live, "another request went on with this upload")
+            await self.registry.stop_writer(live, "another request went on with this upload")
             live.require_fresh()
             start = upload.received
             if offset not in {None, start} or body.digests:
                 # The refusal tells the offset; and a provisional append leaves nothing to announce before its end.
-                await self._registry.announce(live)
+                await self.registry.announce(live)
                 live.require_fresh()
             length = upload.length if body.length is None else body.length
             adds = may_be_empty or body.content_length != 0
@@ -390,7 +386,7 @@ class Uploads:
         async with _until(closes), self._queues.setdefault(key, asyncio.Lock()):  # fair: who came first goes in first
             while (existing := self.open_upload(key, grant)) and (writer := existing.writer):
                 if writer.feeding:
-                    self._registry.spawn(self._registry.announce(existing), f"announce {existing.upload.id}")
+                    self.registry.spawn(self.registry.announce(existing), f"announce {existing.upload.id}")
                 patience = SETTLE_SECONDS - (self._clock() - max(arrived, writer.began))
                 if not await _within(max(patience, 0.05), writer.settled) and writer.feeding:
                     return
@@ -399,7 +395,7 @@ class Uploads:
         """Be the writer, once the client's word is committed (law 5)."""
         writer.live.writer = writer
         try:
-            async with self._registry.committing(writer.live):
+            async with self.registry.committing(writer.live):
                 await self._checkpoint.save(writer.live.upload)
             writer.live.require_fresh()
         except BaseException:
@@ -412,21 +408,21 @@ class Uploads:
     def _leave(self, writer: Writer) -> None:
         if writer.live.writer is writer:
             writer.live.writer = None
-            self._registry.received_bytes += writer.added
+            self.registry.received_bytes += writer.added
         writer.settled.set()
 
     async def _arrived(self, writer: Writer) -> None:
         """The first bytes of a body are here, and they count: now an upload that it replaces may go."""
         if (old := writer.replaces) and writer.live.upload.provisional is None:
-            await asyncio.shield(self._registry.spawn(self._give_way(old), f"replace {old.upload.id}"))
+            await asyncio.shield(self.registry.spawn(self._give_way(old), f"replace {old.upload.id}"))
 
     async def _give_way(self, old: Live) -> None:
         """Policy `replace`: an open upload is cancelled; one that has sealed meanwhile completes, before this one."""
         async with old.entry:
-            await self._registry.stop_writer(old, "another request replaced this upload")
+            await self.registry.stop_writer(old, "another request replaced this upload")
             if old.upload.state is State.OPEN and not old.stale:
                 old.upload.cancel(self._clock())
-                await self._registry.end(old)
+                await self.registry.end(old)
 
     async def _settle(self, writer: Writer, ending: str | UploadError | SpoolError | None) -> None:
         """The writer has ended: seal, fail, or keep; commit that; let the next one in."""
@@ -445,17 +441,17 @@ class Uploads:
         """Whether the upload goes on after this append, and whether what was provisional counts."""
         live, terms = writer.live, writer.terms
         if isinstance(ending, SpoolError):
-            await self._registry.fail(live, f"spool: {ending}")
+            await self.registry.fail(live, f"spool: {ending}")
         elif isinstance(ending, LengthExceeded) and not terms.digests:
-            await self._registry.fail(live, f"length: {ending}")
+            await self.registry.fail(live, f"length: {ending}")
         elif isinstance(ending, DigestMismatch) and terms.creates:  # nobody knows of this upload but who is told now
             live.upload.cancel(self._clock())
-            await self._registry.end(live)
+            await self.registry.end(live)
         elif terms.digests and ending is None:
-            await self._registry.confirm(live, terms.guards)
+            await self.registry.confirm(live, terms.guards)
             await self._arrived(writer)
         elif terms.digests:
-            await self._registry.withdraw(live)
+            await self.registry.withdraw(live)
 
     async def _seal_or_keep(self, writer: Writer, ending: str | UploadError | SpoolError | None) -> None:
         live, upload = writer.live, writer.live.upload
@@ -464,25 +460,25 @@ class Uploads:
         if ending is None and not writer.added:
             await self._check_empty(writer)
         if upload.due or (ending is None and _is_all(writer)):
-            await self._registry.seal(live)
+            await self.registry.seal(live)
             writer.sealed = True
         if upload.state is State.OPEN:
-            await self._registry.keep(live)
+            await self.registry.keep(live)
 
     async def _check_empty(self, writer: Writer) -> None:
         """A clean end without a byte. Raises `EmptyBody` where that would replace or end something by accident."""
         terms, live = writer.terms, writer.live
         if not terms.may_be_empty:
             _take_back(writer)
-            await self._registry.keep(live)
+            await self.registry.keep(live)
             raise EmptyBody(f"An empty body appends nothing and ends nothing. {_ways_on(live.upload)}")
         if (
             (terms.creates and terms.seals and terms.chunked)
             and not terms.insists
-            and (writer.replaces or await self._registry.exists(live.upload.key, unsure=True))
+            and (writer.replaces or await self.registry.exists(live.upload.key, unsure=True))
         ):
             live.upload.cancel(self._clock())
-            await self._registry.end(live)
+            await self.registry.end(live)
             raise EmptyBody(
                 "An empty chunked body does not replace what is under this key. Send `Content-Length: 0` for an empty "
                 "object, or insist with ?interrupted=replace."

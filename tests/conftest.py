@@ -36,7 +36,7 @@ from raw_client import CHUNKED, Answer, Client, chunk, eventually, head
 from streamup.auth import Authorizer
 from streamup.checkpoint import Checkpoint
 from streamup.config import Config
-from streamup.metrics import Metrics
+from streamup.metrics import Metrics, Numbers
 from streamup.server import Server
 from streamup.spool import Files, Spool
 from streamup.stores import StoreLimits
@@ -110,6 +110,9 @@ class Service:
         )
         self.metrics = Metrics()
         self.server = Server(config, self.uploads, store, authorizer, self.metrics)
+        self.metrics.registry.register(
+            Numbers(self.uploads.registry, self.uploader, self.spool, self.server.refused, self.server.public)
+        )
         self._stack = AsyncExitStack()
         self._clients: list[Client] = []
 

@@ -553,7 +553,7 @@ async def test_a_takeover_does_not_complete_what_was_revoked(guarded):
 
 
 def received(service: Service, size: int) -> str | None:
-    return next((live.upload.id for live in service.uploads._registry if live.upload.received == size), None)
+    return next((live.upload.id for live in service.uploads.registry if live.upload.received == size), None)
 
 
 @pytest.mark.parametrize("revoked", [False, True])

@@ -104,8 +104,8 @@ def unreadable(process):
 
 async def read_again(process, live):
     """Wait until this upload has given way to what the checkpoint says of it; the fresh one."""
-    await until(lambda: process.uploads._registry.get(live.upload.id) is not live)
-    return process.uploads._registry.get(live.upload.id)
+    await until(lambda: process.uploads.registry.get(live.upload.id) is not live)
+    return process.uploads.registry.get(live.upload.id)
 
 
 async def go_on(process, offset, data):
@@ -124,7 +124,7 @@ async def feeding(process, *chunks, **options):
 
 def idle(process):
     """Nothing is left behind: no live upload, no budget."""
-    return (len(process.uploads._registry), process.spool.budget.reserved) == (0, 0)
+    return (len(process.uploads.registry), process.spool.budget.reserved) == (0, 0)
 
 
 # -- empty bodies -------------------------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ async def test_a_takeover_that_queued_while_a_commit_failed_does_not_enter(proce
         await turns()
         process.checkpoint.failing = ["save"]
         with pytest.raises(CheckpointError):
-            await process.uploads._registry.keep(live)
+            await process.uploads.registry.keep(live)
     with pytest.raises(UploadBusy):
         await queued
     readable.set()
@@ -353,7 +353,7 @@ async def test_offsets_that_were_told_survive_a_power_cut_while_a_single_object_
     disk.cut(first.spool.directory)
     gate.release()
     async with start("another boot") as second:
-        await until(lambda: not len(second.uploads._registry))
+        await until(lambda: not len(second.uploads.registry))
         upload = await second.uploads.newest_ended("key", NOBODY)
         assert (State.COMPLETE, None) == (upload.state, upload.reason)
     assert store.objects["key"].data == b"abcdefgh"

@@ -41,7 +41,7 @@ async def stay(service, key, headers, data=b"x"):
     """A writer that is there and says no more."""
     client = await service.connect()
     await client.send(head("PUT", f"/objects/{key}", CHUNKED | headers) + chunk(data))
-    await eventually(lambda: any(live.upload.key == key and live.upload.received for live in service.uploads._registry))
+    await eventually(lambda: any(live.upload.key == key and live.upload.received for live in service.uploads.registry))
     return client
 
 
@@ -114,7 +114,7 @@ async def test_one_subject_cannot_open_all_uploads(start_service):
     for one in (await service.ask("GET", "/uploads", headers=ONE)).json["uploads"]:
         assert (await service.ask("DELETE", f"/uploads/{one['id']}", headers=ONE)).status == 204
     assert (await service.ask("PUT", "/objects/c", b"body", ONE)).status == 201
-    assert not service.uploads._registry._by_subject
+    assert not service.uploads.registry._by_subject
 
 
 async def test_one_subject_cannot_keep_all_of_the_server_busy(start_service):

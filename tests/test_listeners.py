@@ -43,7 +43,7 @@ async def test_who_finds_no_place_is_told_so_in_its_own_words_and_comes_in_when_
     writer = await service.connect()
     await writer.send(head("PUT", "/objects/live", CHUNKED) + chunk(START))
     silent = await service.connect()
-    await eventually(lambda: service.server._public.connections == 2)
+    await eventually(lambda: service.server.public.connections == 2)
     refused(await service.ask("PUT", "/objects/a", b"body"), 507, limit=2)
     in_place_of_100 = refused(await service.ask("PUT", "/objects/a", None, CHUNKED | EXPECT), 503)
     assert (in_place_of_100.interim, "retry-after" in in_place_of_100.headers) == ((), True)
@@ -56,7 +56,7 @@ async def test_who_finds_no_place_is_told_so_in_its_own_words_and_comes_in_when_
     writer.methods.append("PUT")
     assert (await writer.answer()).status == 201
     silent.close()
-    await eventually(lambda: service.server._public.connections < 2)
+    await eventually(lambda: service.server.public.connections < 2)
     assert (await service.ask("PUT", "/objects/a", b"body")).status == 201
 
 
@@ -67,10 +67,10 @@ async def test_beyond_the_margin_connections_are_closed_and_the_admin_listener_h
     monkeypatch.setattr(listeners, "MARGIN", 1)
     service = await start_service(max_connections=1)
     inside = [await service.connect() for _ in range(2)]
-    await eventually(lambda: service.server._public.connections == 2)
+    await eventually(lambda: service.server.public.connections == 2)
     for _ in range(3):
         assert await (await service.connect()).ended(seconds=1) == b""
-    assert service.server._public.closed_at_once == 3
+    assert service.server.public.closed_at_once == 3
     admin = await Client.connect(service.admin_address)
     assert (await admin.ask("GET", "/readyz")).status == 200
     admin.close()
@@ -82,7 +82,7 @@ async def test_beyond_the_margin_connections_are_closed_and_the_admin_listener_h
 async def test_small_packets_are_not_held_back(service):
     client = await service.connect()
     assert (await client.ask("GET", "/uploads")).status == 200
-    (handler,) = service.server._public._server.connections
+    (handler,) = service.server.public._server.connections
     connection = handler.transport.get_extra_info("socket")
     assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 

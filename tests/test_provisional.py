@@ -568,7 +568,7 @@ async def test_an_upload_that_fails_while_it_is_confirmed_stays_failed(service, 
     at(monkeypatch, registry, "before_confirm", lambda: live.upload.fail("as the test wants it", 1.0))
     await add(service, live, BODY[100:END])
     assert (State.FAILED, 100) == (live.upload.state, live.upload.received)
-    await service.uploads._registry.end(live)
+    await service.uploads.registry.end(live)
     assert ({}, 0) == (service.spooled(), service.spool.budget.reserved)
     with pytest.raises(Gone):
         await service.uploads.outcome(live, 1)
@@ -713,7 +713,7 @@ async def test_cancelled_in_the_middle_nothing_stays(service):
 async def test_an_upload_that_fails_in_the_middle_leaves_nothing(service):
     live = await opened(service, 100)
     async with in_the_middle(service, live) as (writing, _, _):
-        await service.uploads._registry.fail(live, "as the test wants it")
+        await service.uploads.registry.fail(live, "as the test wants it")
         with pytest.raises(Gone):
             await writing
     assert (State.FAILED, {}, 0) == (live.upload.state, service.spooled(), service.spool.budget.reserved)

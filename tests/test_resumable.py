@@ -1866,7 +1866,7 @@ async def test_law_10_a_report_whose_sync_fails_has_its_consequence_though_its_r
     assert await asyncio.to_thread(disk.begun.wait, PATIENCE_SECONDS)
     if ends == "before":  # the body ends while the disk still works
         await client.send(LAST_CHUNK)
-        writers = [live for live in service.uploads._registry if live.writer]
+        writers = [live for live in service.uploads.registry if live.writer]
         if complete:
             await eventually(lambda: not any(live.writer for live in writers))
     disk.gate.set()

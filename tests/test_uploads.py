@@ -136,7 +136,7 @@ class Process:
             pass
 
         self.uploads._settle = nothing
-        tasks = [*self.uploads._registry._tasks, *self.writing]
+        tasks = [*self.uploads.registry._tasks, *self.writing]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -225,7 +225,7 @@ async def process(start):
 async def test_a_body_becomes_an_object(process, store, data):
     upload = await process.put(data)
     assert (State.COMPLETE, data) == (upload.state, store.objects["key"].data)
-    assert ([], 0, 0) == (process.names(), process.spool.budget.reserved, len(process.uploads._registry))
+    assert ([], 0, 0) == (process.names(), process.spool.budget.reserved, len(process.uploads.registry))
     assert (await process.uploads.look(upload.id, NOBODY)).state is State.COMPLETE
     assert (await process.uploads.newest_ended("key", NOBODY)).id == upload.id
 
@@ -461,7 +461,7 @@ async def test_reached_when_the_process_dies_it_seals_itself(start, store):
     async with start() as first:
         await die_after(first, b"abcde", length=5, **AT_LENGTH)
     async with start() as second:
-        await until(lambda: len(second.uploads._registry) == 0)
+        await until(lambda: len(second.uploads.registry) == 0)
     assert store.objects["key"].data == b"abcde"
 
 
@@ -881,7 +881,7 @@ async def test_a_creation_that_was_not_committed_never_was(process):
     process.checkpoint.failing = ["save"]
     with pytest.raises(CheckpointError):
         await process.create()
-    await until(lambda: len(process.uploads._registry) == 0)
+    await until(lambda: len(process.uploads.registry) == 0)
     assert (await process.put(b"abc")).state is State.COMPLETE
 
 
@@ -1022,7 +1022,7 @@ async def test_a_stop_waits_no_longer_than_it_is_given(start, store):
         await first.uploads.stop(0.01)
     gate.release()
     async with start() as second:
-        await until(lambda: len(second.uploads._registry) == 0)
+        await until(lambda: len(second.uploads.registry) == 0)
     assert store.objects["key"].data == b"abc"
 
 
@@ -1104,7 +1104,7 @@ async def test_an_upload_whose_promised_bytes_are_gone_fails(start):
     (path,) = (first.directory / "spool").iterdir()
     path.unlink()
     async with start() as second:
-        await until(lambda: len(second.uploads._registry) == 0)
+        await until(lambda: len(second.uploads.registry) == 0)
         with pytest.raises(Gone, match="state lost"):
             await second.uploads.find(upload_id, NOBODY)
 
@@ -1113,7 +1113,7 @@ async def test_a_due_upload_seals_itself_at_a_restart(start, store):
     async with start() as first:
         await die_after(first, b"abcdef", content_length=6)
     async with start() as second:
-        await until(lambda: len(second.uploads._registry) == 0)
+        await until(lambda: len(second.uploads.registry) == 0)
     assert store.objects["key"].data == b"abcdef"
 
 

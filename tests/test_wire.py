@@ -273,12 +273,12 @@ async def test_a_handshake_takes_a_place_from_its_beginning(start_service, monke
     monkeypatch.setattr(listeners, "MARGIN", 0)
     service = await start_service(max_connections=2, tls_cert=certificate[0], tls_key=certificate[1], head_seconds=0.5)
     silent = [await service.connect(), await service.connect()]
-    await eventually(lambda: service.server._public.connections == 2)
+    await eventually(lambda: service.server.public.connections == 2)
     with pytest.raises(OSError):  # noqa: PT011 - an SSLError, a reset or an end
         await service.connect(tls=trusting(certificate))
     for client in silent:
         await client.ended(seconds=2)
-    await eventually(lambda: service.server._public.connections == 0)
+    await eventually(lambda: service.server.public.connections == 0)
     client = await service.connect(tls=trusting(certificate))
     assert (await client.ask("PUT", "/objects/a", b"body")).status == 201
 
@@ -582,5 +582,5 @@ async def test_who_reads_no_answer_does_not_hold_a_place_for_ever(start_service)
         client.connect(service.address)
         client.settimeout(0)
         await asyncio.get_running_loop().sock_sendall(client, head("GET", "/openapi.json") * 400)
-        await eventually(lambda: service.server._public.connections == 1)
-        await eventually(lambda: service.server._public.connections == 0)
+        await eventually(lambda: service.server.public.connections == 1)
+        await eventually(lambda: service.server.public.connections == 0)
