@@ -20,6 +20,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,11 +69,21 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE upload ADD COLUMN max_bytes INTEGER;
     ALTER TABLE upload ADD COLUMN overwrite INTEGER NOT NULL DEFAULT 1;
     """,
+    """
+    CREATE INDEX upload_by_subject ON upload (subject, ended);
+    CREATE INDEX upload_by_end ON upload (ended);
+    """,
 )
 """What each version of the schema adds; `PRAGMA user_version` counts those that have been applied.
 
 A change of the schema is one more entry, and must keep open uploads as they are.
 """
+
+FORGET_AT_ONCE = 500
+"""Uploads in one transaction of `forget`: those who commit something meanwhile wait for one of them, not for all."""
+
+_OVER = "state NOT IN ('open', 'sealed', 'completing') AND multipart_id IS NULL AND creating IS NULL"
+"""It has ended, and holds nothing in the store any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,19 +227,17 @@ class Checkpoint:
         """Commit something that changes nothing. Raises `CheckpointError`."""
         await self._transact("ask", lambda db: db.execute("UPDATE setting SET value = value"))
 
-    async def forget(self, before: float) -> None:
-        """Drop what ended before this time and holds nothing in the store any more."""
-        ended = (
-            "SELECT id FROM upload WHERE ended < ? AND multipart_id IS NULL AND creating IS NULL "
-            "AND state NOT IN ('open', 'sealed', 'completing')"
-        )
+    async def forget(self, before: float, most: int) -> None:
+        """Drop what ended before this time, and of the others all but `most`, unless something of it is in the store.
 
-        def transaction(db: sqlite3.Connection) -> None:
-            for table in ("receipt", "part_file"):
-                db.execute(f"DELETE FROM {table} WHERE upload_id IN ({ended})", (before,))  # noqa: S608 - names of our own
-            db.execute(f"DELETE FROM upload WHERE id IN ({ended})", (before,))  # noqa: S608 - as above
-
-        await self._transact("forget", transaction)
+        It is the subject with the most endings that loses its oldest ones: nobody's are pushed out by another's flood.
+        """
+        ids = await self._ask(lambda db: _forgettable(db, before, most))
+        while True:
+            batch, ids = ids[:FORGET_AT_ONCE], ids[FORGET_AT_ONCE:]
+            await self._transact("forget", partial(_forget, ids=batch))
+            if not ids:
+                return
 
     # -- questions ----------------------------------------------------------------------------------------------
 
@@ -453,6 +462,24 @@ def _announce(db: sqlite3.Connection, upload_id: str, offset: int, files: Sequen
         "(SELECT 1 FROM receipt WHERE upload_id = :id AND number = :number)",
         [{"id": upload_id, "number": n, "synced": s, "crc": _crc(c)} for n, s, c in files],
     )
+
+
+def _forgettable(db: sqlite3.Connection, before: float, most: int) -> list[str]:
+    """The ids for `forget`. Endings are counted first, in an index alone: seldom are there too many."""
+    ids = [row["id"] for row in db.execute(f"SELECT id FROM upload WHERE ended < ? AND {_OVER}", (before,))]  # noqa: S608 - a clause of our own
+    if db.execute("SELECT count(*) FROM upload WHERE ended >= ?", (before,)).fetchone()[0] > most:
+        places = (
+            "SELECT id, ended, row_number() OVER (PARTITION BY subject ORDER BY ended DESC) AS place "  # noqa: S608 - as above
+            f"FROM upload WHERE ended >= ? AND {_OVER}"
+        )
+        surplus = f"SELECT id FROM ({places}) ORDER BY place, ended DESC LIMIT -1 OFFSET ?"  # noqa: S608 - as above
+        ids += [row["id"] for row in db.execute(surplus, (before, most))]
+    return ids
+
+
+def _forget(db: sqlite3.Connection, ids: Sequence[str]) -> None:
+    for table, column in (("receipt", "upload_id"), ("part_file", "upload_id"), ("upload", "id")):
+        db.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(one,) for one in ids])  # noqa: S608 - names of our own
 
 
 def _setting(db: sqlite3.Connection, name: str) -> str | None:

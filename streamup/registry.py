@@ -40,6 +40,9 @@ from streamup.writer import Live
 KEEP_SECONDS = 24 * 3600.0
 """How long the outcome of an upload can be asked for."""
 
+KEEP_MOST = 10_000
+"""... and of how many (law 8). A row is about 1 KB: some 10 MB."""
+
 ANNOUNCE_SECONDS = 1.0
 """While a writer is there, its upload is synced for those who ask at most this often (law 2)."""
 
@@ -486,7 +489,7 @@ class Registry:
                     live.writer.stop("this upload has been open for as long as one may be (--max-age)")
                 if live.writer is None and (at := live.upload.expires(expire)) is not None and at <= now:
                     await self._attempt(self._expire(live, now))
-            await self._attempt(self._checkpoint.forget(now - KEEP_SECONDS))
+            await self._attempt(self._checkpoint.forget(now - KEEP_SECONDS, KEEP_MOST))
 
     async def _attempt(self, work: Coroutine[Any, Any, None]) -> None:
         """A piece of upkeep: what fails now is tried again at the next round, and must not end the rounds."""

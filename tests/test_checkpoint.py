@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from streamup import checkpoint as checkpoint_room
 from streamup.checkpoint import MIGRATIONS, Checkpoint, SyncedFile
 from streamup.errors import CheckpointError, StateDirectoryError
 from streamup.layout import Layout
@@ -192,6 +193,40 @@ async def test_an_announced_offset_never_falls(checkpoint):
     assert (await checkpoint.find("u")).upload.offset == 9
 
 
+async def test_of_many_endings_the_newest_are_kept_and_nobody_pushes_out_anothers(checkpoint, monkeypatch):
+    monkeypatch.setattr(checkpoint_room, "FORGET_AT_ONCE", 2)
+    for number in range(9):
+        subject = "quiet" if number < 2 else "busy"
+        await checkpoint.save(make(f"{number}", subject=subject, state=State.CANCELLED, ended=10.0 + number))
+    await checkpoint.add_receipt("2", Receipt(1, 10, '"e"', 1))
+    await checkpoint.save(make("left", subject="busy", state=State.FAILED, ended=10.0, multipart_id="m"))
+    await checkpoint.forget(1.0, most=10)
+    assert len(await checkpoint.ended("busy", 10)) == 8, "there is room for all of them"
+    await checkpoint.forget(1.0, most=4)
+    assert [record.upload.id for record in await checkpoint.ended("quiet", 10)] == ["1", "0"]
+    assert [record.upload.id for record in await checkpoint.ended("busy", 10)] == ["8", "7", "left"]
+    await checkpoint.save(make("2"))
+    assert (await checkpoint.find("2")).upload.receipts == {}
+
+
+async def test_no_question_of_a_running_server_reads_all_rows(checkpoint):
+    for number in range(3):
+        await checkpoint.save(make(f"u{number}", state=State.CANCELLED, ended=10.0 + number))
+    asked = []
+    checkpoint._db.set_trace_callback(asked.append)
+    await checkpoint.ended("subject", 3)
+    await checkpoint.newest_ended("key")
+    await checkpoint.multipart_ids("key")
+    await checkpoint.find("u1")
+    await checkpoint.forget(11.5, most=10)
+    checkpoint._db.set_trace_callback(None)
+    asked = [statement for statement in asked if statement.startswith(("SELECT", "DELETE"))]
+    assert len(asked) >= 8
+    for statement in asked:
+        plan = [row["detail"] for row in checkpoint._db.execute(f"EXPLAIN QUERY PLAN {statement}")]
+        assert all(step.startswith("SEARCH ") for step in plan), (statement, plan)
+
+
 async def test_the_highest_seal_is_known(checkpoint):
     assert await checkpoint.last_order() == 0
     for order in (3, 7, 5):
@@ -251,7 +286,7 @@ async def test_what_ended_long_ago_is_forgotten_unless_something_is_left(checkpo
         await checkpoint.save(upload)
         await checkpoint.add_receipt(upload.id, Receipt(1, 10, '"e"', 1))
         await checkpoint.announce(upload.id, 5, [(2, 5, 2)])
-    await checkpoint.forget(10.0)
+    await checkpoint.forget(10.0, most=10)
     assert await checkpoint.find("old") is None
     found = [await checkpoint.find(upload.id) for upload in kept]
     assert [{1}] * 4 == [set(record.upload.receipts) for record in found]
@@ -459,7 +494,7 @@ async def test_open_uploads_of_the_first_version_are_taken_over(path):
 async def test_the_state_of_a_newer_version_is_refused(path):
     async with opened(path, migrations=LATER) as checkpoint:
         await checkpoint.save(make())
-    with pytest.raises(StateDirectoryError, match=r"by a newer streamup \(state version 5, this one knows 4\)"):
+    with pytest.raises(StateDirectoryError, match=r"by a newer streamup \(state version 6, this one knows 5\)"):
         async with opened(path):
             pass
 

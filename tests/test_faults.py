@@ -443,11 +443,11 @@ async def test_upkeep_goes_on_after_an_unexpected_error(start, clock, monkeypatc
     async with start(expire_seconds=100) as process:
         forget, forgotten = process.checkpoint.forget, []
 
-        async def forgetting(before):
+        async def forgetting(before, most):
             forgotten.append(before)
             if len(forgotten) == 1:
                 raise RuntimeError("as the test wants it")
-            await forget(before)
+            await forget(before, most)
 
         process.checkpoint.forget = forgetting
         live = await process.interrupted(b"abcde")
