@@ -244,7 +244,7 @@ class Server:
         body.min_rate = body.min_rate if grant.min_rate is None else grant.min_rate
 
     def _add_offset(self, head: RequestHead, grant: Grant, response: web.Response) -> None:
-        """Every answer to a PATCH tells where to go on, if that is known by now."""
+        """Every answer to a PATCH tells where to go on, if that is known by now and cannot be taken for success."""
         live = self._uploads.live(head.upload_id or "", grant)
         if (
             head.method == "PATCH"
@@ -252,6 +252,7 @@ class Server:
             and live
             and live.writer is None
             and live.upload.state is State.OPEN
+            and not live.upload.unconfirmed
         ):
             response.headers.setdefault("Upload-Offset", str(live.upload.offset))
 

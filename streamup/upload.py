@@ -341,6 +341,15 @@ class Upload:
         """Fail closed (law 10), with a reason for the person who asks."""
         self._end(State.FAILED, now, reason)
 
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether every byte is here, as far as anybody has said how many there are, and the object is not.
+
+        That is also an open upload whose last byte came without the word that it is the last, or whose completion was
+        refused. There are clients that take such an offset for success.
+        """
+        return self.state in LIVE and (self.state is not State.OPEN or self.offset == self.length)
+
     def expires(self, seconds: float) -> float | None:
         """When it will expire: only an open upload without a writer does."""
         return self.touched + seconds if self.state is State.OPEN and self.touched is not None else None

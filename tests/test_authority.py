@@ -457,6 +457,46 @@ async def test_an_upload_that_meets_an_object_at_its_end_is_kept(guarded):
     assert (guarded.data("own/a"), guarded.store.objects["own/a"].meta.if_none_match) == (b"somerest", True)
 
 
+TAKES_THE_OFFSET = {
+    "tus": (TUS, {}, TUS_BODY),
+    **{
+        f"interop {number}": (
+            version,
+            version | {"Upload-Complete": "?0"},
+            version | {"Upload-Complete": "?1", "Content-Type": "application/partial-upload"},
+        )
+        for number in (3, 5, 6)
+        for version in [{"Upload-Draft-Interop-Version": str(number)}]
+    },
+}
+"""Of clients that take an offset equal to the length for success: any request, a creation, the last append."""
+
+
+@pytest.mark.parametrize("refused_with", [403, 412])
+@pytest.mark.parametrize("protocol", TAKES_THE_OFFSET)
+async def test_who_comes_again_after_a_refusal_at_the_end_hears_of_no_success(guarded, protocol, refused_with):
+    """tus-js-client asks HEAD, and is content with an offset that equals the length."""
+    asks, creates, appends = TAKES_THE_OFFSET[protocol]
+    creates = token(**NEVER) | asks | creates | {"Upload-Length": "5"}
+    answer = await guarded.ask("POST", "/uploads?key=own/a", b"", creates)
+    location, fresh = answer.headers["location"], token(**NEVER, secret=NEXT_SECRET if refused_with == 403 else SECRET)
+    client = await guarded.connect()
+    last = token(**NEVER) | appends | CHUNKED | {"Upload-Offset": "0"}
+    await client.send(head("PATCH", location, last) + chunk(b"hel"))
+    await eventually(lambda: received(guarded, 3))
+    if refused_with == 403:
+        revoke(guarded)
+    else:
+        guarded.store.objects["own/a"] = stranger_object()
+    await client.send(chunk(b"lo") + LAST_CHUNK)
+    assert "upload-offset" not in refused(await client.answer(), refused_with).headers
+    asked = await guarded.ask("HEAD", location, None, fresh | asks)
+    assert (asked.status, asked.headers.get("upload-offset")) == (423, None)
+    guarded.store.objects.pop("own/a", None)
+    again = await guarded.ask("PATCH", location, b"", fresh | appends | {"Upload-Offset": "5"})
+    assert (again.status, guarded.data("own/a")) == (204 if protocol == "tus" else 201, b"hello")
+
+
 def stranger_object() -> Any:
     return FakeObject(b"theirs", ObjectMeta("another"), '"e"', {}, datetime.now(UTC))
 

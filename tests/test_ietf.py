@@ -477,6 +477,27 @@ def test_up_to_interop_6_clients_never_hear_an_offset_that_they_take_for_success
     assert "Upload-Offset" not in told.headers
 
 
+@pytest.mark.parametrize("version", [3, 5, 6])
+def test_up_to_interop_6_an_open_upload_with_all_its_bytes_is_no_success_either(version):
+    """Its completion was refused, or nobody has said that these were all."""
+    whole = upload(offset=7, length=7)
+    for asked in (head(version), part(version=version), part(said="?1", version=version)):
+        with pytest.raises(UploadBusy):
+            answer(asked, Done(whole))
+    told = answer(create("Upload-Complete: ?0", "Content-Length: 7", version=version), Done(whole))
+    assert (told.status, "Upload-Offset" in told.headers) == (201, False)
+    assert answer(part(said="?1", version=version), Durable(whole)) is None
+
+
+@pytest.mark.parametrize("version", [3, 5, 6])
+def test_up_to_interop_6_an_empty_upload_is_no_success_before_its_object_is_there(version):
+    """For these clients a creation of 0 bytes that is not refused is the end."""
+    with pytest.raises(BadRequest):
+        understand(create("Upload-Complete: ?0", "Upload-Length: 0", version=version))
+    with pytest.raises(UploadBusy):
+        answer(create("Upload-Complete: ?1", "Content-Length: 0", version=version), Done(upload(State.SEALED, size=0)))
+
+
 @pytest.mark.parametrize("version", [7, 8, 9, None])
 @pytest.mark.parametrize("state", [State.SEALED, State.COMPLETING])
 def test_from_interop_7_on_clients_know_that_only_upload_complete_says_so(version, state):

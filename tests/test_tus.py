@@ -526,7 +526,7 @@ def test_a_creation_with_more_bytes_than_its_length_is_refused():
 
 
 @pytest.mark.parametrize("state", [State.SEALED, State.COMPLETING])
-@pytest.mark.parametrize("asked", [head, append])
+@pytest.mark.parametrize("asked", [head, append, create])
 def test_an_empty_object_is_not_there_either_before_it_is(state, asked):
     """A plain client has sealed it: its length was never declared."""
     with pytest.raises(UploadBusy):

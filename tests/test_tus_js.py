@@ -217,19 +217,32 @@ def test_a_file_by_an_ietf_draft(server, uploading, protocol, way):
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("protocol", IETF)
-def test_a_client_that_never_says_complete_loses_nothing(server, bucket, uploading, protocol):
-    """In node, tus-js-client says `Upload-Complete: ?0` of a file's last chunk as well (its issue 820), and is content.
+def test_a_client_that_never_says_complete_loses_nothing_and_hears_of_no_success(server, bucket, uploading, protocol):
+    """In node, tus-js-client says `Upload-Complete: ?0` of a file's last chunk as well (its issue 820).
 
     The drafts leave such an upload open, whatever its length. All of it is there, and one word makes it an object.
     """
     key = f"{protocol}-unsaid"
-    uploading.whole(server, key, options={"protocol": protocol, "chunkSize": 5 * MIB})
+    with uploading(server, key, options={"protocol": protocol, "chunkSize": 5 * MIB, "retryDelays": [100]}) as node:
+        node.ends("error")
     upload = server.open_upload(key)
     assert upload["offset"] == SIZE
     assert bucket.read(prefix_of(server) + key) is None
     word = {"Upload-Offset": str(SIZE), "Upload-Complete": "?1"}
     assert server.ask("PATCH", f"/uploads/{upload['id']}", word).status == 201
     uploading.check(server, key)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("protocol", IETF)
+def test_an_empty_file_by_an_ietf_draft_is_an_object_or_an_error(server, bucket, uploading, protocol):
+    """It is created with `Upload-Complete: ?0`, and no other request follows: that makes no object."""
+    uploading.film.write_bytes(b"")
+    key = f"{protocol}-empty"
+    with uploading(server, key, buffer=True, options={"protocol": protocol}) as node:
+        node.ends("error")
+    assert bucket.read(prefix_of(server) + key) is None
+    assert node.answers("POST") == [400]
 
 
 @pytest.mark.campaign
@@ -250,7 +263,8 @@ def test_a_killed_client_finds_its_upload_again(server, uploading, protocol):
     key = f"client-{protocol}"
     settings = {
         "urls": str(uploading.directory / "urls.json"),
-        "buffer": protocol in IETF,  # see `test_a_client_that_never_says_complete_loses_nothing`
+        "buffer": protocol
+        in IETF,  # see `test_a_client_that_never_says_complete_loses_nothing_and_hears_of_no_success`
         "options": {"protocol": protocol},
     }
     with uploading(server, key, slowAt=5 * MIB, **settings) as node:

@@ -129,16 +129,16 @@ class Ietf:
         if upload.state is State.COMPLETE:
             return self._complete(draft, intent, upload)
         headers = self._progress(head, draft, upload)
+        if draft.offset_is_success and upload.unconfirmed:
+            if not isinstance(intent, Create) or not upload.received:  # one of no bytes needs no further request
+                raise UploadBusy(fields.UNCONFIRMED)
+            del headers["Upload-Offset"]
         if upload.state is State.OPEN:
             statuses = {Create: 201, Append: draft.appended, Inspect: 204}
             place = {"Location": fields.location(upload.id)} if isinstance(intent, Create) else {}
             return ResponseHead(statuses[type(intent)], headers | place)
-        if isinstance(intent, Inspect) and not draft.offset_is_success:
+        if isinstance(intent, Inspect):
             return ResponseHead(202, headers)
-        if isinstance(intent, Inspect) or (draft.offset_is_success and not isinstance(intent, Create)):
-            raise UploadBusy(fields.UNCONFIRMED)
-        if draft.offset_is_success:
-            del headers["Upload-Offset"]
         applied = fields.PREFERENCE_APPLIED if intent.respond_async else {}
         return ResponseHead(202, headers | applied | {"Location": fields.location(upload.id)}, object_document(upload))
 
@@ -168,6 +168,8 @@ class Ietf:
         if draft.number is None or not (created or draft.reports):
             return None
         if not created:
+            if draft.offset_is_success and upload.unconfirmed:
+                return None
             return ResponseHead(104, {"Upload-Offset": str(upload.offset)} | _version(draft))
         limit = fields.limit(self._limits, self._limits.expire_seconds, name=draft.lifetime)
         return ResponseHead(104, {"Location": fields.location(upload.id)} | limit | _version(draft))
@@ -218,6 +220,11 @@ def _create(head: RequestHead, draft: Draft) -> Create:
         )
     if fields.integer(head, "Upload-Offset"):
         raise BadRequest("A new upload begins at byte 0. Upload-Offset is for PATCH /uploads/ID.")
+    if draft.offset_is_success and not complete and fields.integer(head, "Upload-Length") == 0:
+        raise BadRequest(
+            f"An upload of 0 bytes is whole when it begins: create it with {draft.complete} that says so (in "
+            "tus-js-client: uploadDataDuringCreation)."
+        )
     description = fields.described(head)
     if fields.media_type(head) == MEDIA_TYPE:  # tus-js-client says so of a first body, too; it is not the object's
         description = replace(description, content_type=None)

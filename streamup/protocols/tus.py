@@ -37,7 +37,7 @@ from streamup.protocols import (
     fields,
 )
 from streamup.routes import UPLOAD
-from streamup.upload import State, Upload
+from streamup.upload import Upload
 
 VERSION = "1.0.0"
 
@@ -112,15 +112,13 @@ class Tus:
             return ResponseHead(204, headers)
         if (expires := upload.expires(self._limits.expire_seconds)) is not None:
             headers["Upload-Expires"] = formatdate(expires, usegmt=True)
-        filled = upload.state is State.OPEN and upload.offset == upload.length
-        unconfirmed = filled or upload.state in {State.SEALED, State.COMPLETING}
-        if not unconfirmed:
+        if not upload.unconfirmed:
             headers["Upload-Offset"] = str(upload.offset)
             headers |= fields.repr_digest(upload.digests)
         match intent:
-            case Create():
+            case Create() if upload.received or not upload.unconfirmed:  # one of no bytes needs no further request
                 return ResponseHead(201, headers | {"Location": fields.location(upload.id)})
-            case _ if unconfirmed:
+            case _ if upload.unconfirmed:
                 raise UploadBusy(fields.UNCONFIRMED)
             case Append():
                 return ResponseHead(204, headers)
