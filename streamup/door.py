@@ -112,14 +112,15 @@ class Door:
     async def rename(self, upload: Upload, grant: Grant) -> None:
         """Policy `new`: the first numbered name that is free, created so that it cannot replace anything.
 
-        Raises `Forbidden` (who may use the key need not be allowed that name), `BadRequest` (it makes no key).
+        Raises `Forbidden` (who may use the key need not be allowed that name), `BadRequest` (it makes no key),
+        `StoreError` (nobody knows what is free).
         """
         path = PurePosixPath(upload.key)
         for number in range(1, MOST_VERSIONS):
             key = self._checked(str(path.with_name(f"{path.stem}-{number}{path.suffix}")))
             grant.require_reach(key)
             # In this order: nothing may come between a look at our own uploads and the creation.
-            if not await self._registry.exists(key) and not self._registry[key]:
+            if not await self._registry.certainly_exists(key) and not self._registry[key]:
                 upload.key = key
                 upload.meta = replace(upload.meta, if_none_match=self._store.conditional_writes)
                 return

@@ -307,10 +307,17 @@ class Registry:
     async def exists(self, key: str, *, unsure: bool = False) -> bool:
         """Whether there is an object now; `unsure` if the store does not say so in time. Raises `StoreRefused`."""
         try:
+            return await self.certainly_exists(key)
+        except StoreUnavailable:
+            return unsure
+
+    async def certainly_exists(self, key: str) -> bool:
+        """... where a guess would do harm. Raises `StoreUnavailable`, too."""
+        try:
             async with asyncio.timeout(LOOK_SECONDS):
                 return await self._uploader.store.head(key) is not None
-        except (TimeoutError, StoreUnavailable):
-            return unsure
+        except TimeoutError as error:
+            raise StoreUnavailable(f"head_object: no answer within {LOOK_SECONDS} s") from error
 
     async def fail(self, live: Live, reason: str) -> None:
         """Fail closed (law 10)."""

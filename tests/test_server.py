@@ -507,6 +507,19 @@ async def test_new_takes_the_first_numbered_name_that_is_free(service):
     assert service.store.objects["dir/film-2.ts"].meta.if_none_match
 
 
+@pytest.mark.parametrize("conditional", [True, False])
+async def test_new_takes_no_name_while_the_store_does_not_say_what_is_free(start_service, monkeypatch, conditional):
+    service = await start_service(store=strict_store(conditional_writes=conditional))
+    await service.ask("PUT", "/objects/a-1", b"taken")
+    await service.leave()
+    monkeypatch.setattr("streamup.registry.LOOK_SECONDS", 0.05)
+    gate = service.store.hold("head")
+    refused(await service.ask("PUT", "/objects/a?interrupted=new", b"new"), 507)
+    gate.release()
+    assert service.data("a-1") == b"taken"
+    assert len((await service.ask("GET", "/uploads")).json["uploads"]) == 2, "none was begun"
+
+
 @pytest.mark.parametrize("policy", ["append", "replace", "new"])
 async def test_the_servers_policy_counts_where_the_request_has_none(start_service, policy):
     service = await start_service(interrupted=policy)
