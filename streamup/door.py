@@ -33,8 +33,11 @@ from streamup.upload import Upload, smallest
 MOST_PROVISIONAL_BYTES = 64 << 20
 """The longest body that may come with a digest: its client reserves that much of the spool before its first byte."""
 
-MOST_VERSIONS = 1000
-"""Numbered names that are tried for one key: each costs a question to the store."""
+MOST_VERSIONS = 1024
+"""Numbered names for one key: a power of two."""
+
+MOST_RIVALS = 8
+"""How many requests at once may each be quicker to take the name that was found free."""
 
 
 class Door:
@@ -110,21 +113,41 @@ class Door:
         )
 
     async def rename(self, upload: Upload, grant: Grant) -> None:
-        """Policy `new`: the first numbered name that is free, created so that it cannot replace anything.
+        """Policy `new`: a numbered name that is free, created so that it cannot replace anything.
 
         Raises `Forbidden` (who may use the key need not be allowed that name), `BadRequest` (it makes no key),
-        `StoreError` (nobody knows what is free).
+        `UploadExists` (none was found), `StoreError` (nobody knows what is free).
         """
         path = PurePosixPath(upload.key)
-        for number in range(1, MOST_VERSIONS):
+
+        def numbered(number: int) -> str:
             key = self._checked(str(path.with_name(f"{path.stem}-{number}{path.suffix}")))
             grant.require_reach(key)
+            return key
+
+        first = await self._first_free(numbered)
+        for key in map(numbered, range(first, first + MOST_RIVALS)):
             # In this order: nothing may come between a look at our own uploads and the creation.
             if not await self._registry.certainly_exists(key) and not self._registry[key]:
                 upload.key = key
                 upload.meta = replace(upload.meta, if_none_match=self._store.conditional_writes)
                 return
-        raise UploadExists(f"There are too many numbered versions of {upload.key}.")
+        raise UploadExists(f"No numbered name beside {upload.key} was free. Use another key.")
+
+    async def _first_free(self, numbered: Callable[[int], str]) -> int:
+        """The first number that is free where there are no gaps, or one that follows a taken one. Each costs a question
+        to the store, so they are doubled until one is free, and then halved in between.
+        """
+        taken, free = 0, 1
+        while free < MOST_VERSIONS and await self._is_taken(numbered(free)):
+            taken, free = free, free * 2
+        while free - taken > 1:
+            middle = (taken + free) // 2
+            taken, free = (middle, free) if await self._is_taken(numbered(middle)) else (taken, middle)
+        return free
+
+    async def _is_taken(self, key: str) -> bool:
+        return bool(self._registry[key]) or await self._registry.certainly_exists(key)
 
     # -- what is let in -----------------------------------------------------------------------------------------
 

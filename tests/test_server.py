@@ -507,6 +507,34 @@ async def test_new_takes_the_first_numbered_name_that_is_free(service):
     assert service.store.objects["dir/film-2.ts"].meta.if_none_match
 
 
+@pytest.mark.parametrize("taken", [1, 3, 4, 300, 1023])
+async def test_new_asks_the_store_little_however_many_names_are_taken(service, taken):
+    await service.ask("PUT", "/objects/a-1", b"taken")
+    service.store.objects |= {f"a-{number}": service.store.objects["a-1"] for number in range(2, taken + 1)}
+    await service.leave()
+    before = service.store.calls["head"]
+    answer = await service.ask("PUT", "/objects/a?interrupted=new", b"new")
+    assert (answer.status, answer.json["key"]) == (201, f"a-{taken + 1}")
+    assert service.store.calls["head"] - before <= 21
+
+
+async def test_new_gives_up_when_there_are_too_many_names(service):
+    await service.ask("PUT", "/objects/a-1", b"taken")
+    service.store.objects |= {f"a-{number}": service.store.objects["a-1"] for number in range(2, 1100)}
+    await service.leave()
+    refused(await service.ask("PUT", "/objects/a?interrupted=new", b"new"), 409)
+
+
+async def test_who_was_slower_to_take_a_numbered_name_takes_the_next(service):
+    await service.leave()
+    gate = service.store.hold("head")
+    asking = [asyncio.create_task(service.ask("PUT", "/objects/a?interrupted=new", b"new")) for _ in range(3)]
+    await gate.reached(3)
+    gate.release()
+    answers = await asyncio.gather(*asking)
+    assert {(answer.status, answer.json["key"]) for answer in answers} == {(201, f"a-{n}") for n in (1, 2, 3)}
+
+
 @pytest.mark.parametrize("conditional", [True, False])
 async def test_new_takes_no_name_while_the_store_does_not_say_what_is_free(start_service, monkeypatch, conditional):
     service = await start_service(store=strict_store(conditional_writes=conditional))
