@@ -20,7 +20,7 @@ import random
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -162,6 +162,14 @@ class Service:
         documented.check(method, target, answer)
         return answer
 
+    async def ask_admin(self, path: str, method: str = "GET", version: str = "1.1", **headers: str) -> Answer:
+        """The same of the admin listener."""
+        client = await Client.connect(self.admin_address)
+        try:
+            return await client.ask(method, path, headers=headers, version=version)
+        finally:
+            client.close()
+
     async def document(self, key: str, **wanted: Any) -> dict[str, Any] | None:
         """The newest upload of a key in GET /uploads, if its fields are as wanted."""
         uploads = (await self.ask("GET", "/uploads")).json["uploads"]
@@ -238,6 +246,16 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections end soon, so that a test need not wait for that. To be asked for before `service`."""
     monkeypatch.setattr("streamup.listeners.LINGER_SECONDS", 0.1)
     monkeypatch.setattr("streamup.listeners.SHUTDOWN_SECONDS", 0.1)
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """For a test that has streamup set logging up."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 def _check_log(caplog: pytest.LogCaptureFixture) -> None:

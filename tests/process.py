@@ -108,6 +108,23 @@ class Server:
         return self.process.pid
 
     @property
+    def cpu_seconds(self) -> float:
+        user, system = self._proc("stat").rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def resident_bytes(self) -> int:
+        return int(self._proc("statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def descriptors(self) -> int:
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
+
+    def _proc(self, name: str) -> str:
+        """What Linux tells of the process."""
+        return Path(f"/proc/{self.pid}/{name}").read_text()
+
+    @property
     def log(self) -> str:
         return self.data.with_suffix(".log").read_text(errors="replace")
 

@@ -12,6 +12,7 @@ Nothing here waits without a deadline.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import socket
 import ssl
@@ -28,6 +29,11 @@ PATIENCE_SECONDS = 10.0
 CHUNKED = {"Transfer-Encoding": "chunked"}
 EXPECT = {"Expect": "100-continue"}
 LAST_CHUNK = b"0\r\n\r\n"
+
+TUS = {"Tus-Resumable": "1.0.0"}
+OCTETS = {"Content-Type": "application/offset+octet-stream"}
+PARTIAL = "application/partial-upload"
+"""The content types of an append: tus's, as a field, and the draft's."""
 
 
 def head(method: str, target: str, headers: Mapping[str, str] | None = None, version: str = "1.1") -> bytes:
@@ -207,6 +213,12 @@ def refused(answer: Answer, status: int, **numbers: Any) -> Answer:
     for name, number in numbers.items():
         assert answer.json[name.replace("_", "-")] == number
     return answer
+
+
+def metadata(pairs: Mapping[str, str]) -> dict[str, str]:
+    """tus's field of this name."""
+    encoded = (f"{name} {base64.b64encode(value.encode()).decode()}".strip() for name, value in pairs.items())
+    return {"Upload-Metadata": ",".join(encoded)}
 
 
 def place(at: int, total: int | str = "*", end: int | str = "*") -> dict[str, str]:

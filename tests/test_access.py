@@ -36,8 +36,8 @@ API_KEY = "an-api-key-of-many-chars"
 
 
 def token(signer=SECRET, algorithm="HS256", *, kid: str | None = None, **claims) -> str:
-    """A token of the next minute."""
-    said = {"sub": "alice", "exp": time.time() + 60, **claims}
+    """A token of the next hour: some are made when tests are collected, which may be minutes before they run."""
+    said = {"sub": "alice", "exp": time.time() + 3600, **claims}
     return jwt.encode(said, signer, algorithm, {"kid": kid} if kid else None)
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from conftest import START
-from raw_client import Answer, Client, eventually
+from raw_client import Client, eventually
 
 from streamup import admin
 from streamup.errors import CheckpointError, StoreUnavailable
@@ -19,27 +19,19 @@ def _fresh(monkeypatch):
     monkeypatch.setattr(admin, "KEPT_SECONDS", 0.0)
 
 
-async def ask(service, path: str, method: str = "GET", version: str = "1.1", **headers: str) -> Answer:
-    client = await Client.connect(service.admin_address)
-    try:
-        return await client.ask(method, path, headers=headers, version=version)
-    finally:
-        client.close()
-
-
 async def test_probes_and_monitoring_send_no_credential(start_service):
     service = await start_service(api_key_sha256=(parse_api_key(KEY),), admin_listen=("0.0.0.0", 0))
     for path in FOR_PROBES:
-        assert (await ask(service, path)).status == 200
-        assert (await ask(service, path, "HEAD")).status == 200
+        assert (await service.ask_admin(path)).status == 200
+        assert (await service.ask_admin(path, "HEAD")).status == 200
 
 
 async def test_what_is_for_the_operator_is_on_no_other_listener_and_the_other_way_round(service):
     for path in (*FOR_PROBES, "/holdings"):
         assert (await service.ask("GET", path)).status == 404
-        assert (await ask(service, path, "POST")).status == 405
+        assert (await service.ask_admin(path, "POST")).status == 405
     for path in ("/objects/a", "/uploads"):
-        assert (await ask(service, path)).status == 404
+        assert (await service.ask_admin(path)).status == 404
 
 
 # -- names -----------------------------------------------------------------------------------------------------------
@@ -64,13 +56,13 @@ async def test_what_is_for_the_operator_is_on_no_other_listener_and_the_other_wa
 async def test_a_page_cannot_read_it_under_a_name_that_it_has_rebound(start_service, host, status):
     service = await start_service(allowed_hosts=("metrics.example.com",))
     for path in FOR_PROBES:
-        assert (await ask(service, path, Host=host)).status == status
+        assert (await service.ask_admin(path, Host=host)).status == status
 
 
 async def test_the_name_in_the_target_goes_before_that_of_the_field(service):
     for path in FOR_PROBES:
-        assert (await ask(service, f"http://rebound.example{path}", Host="127.0.0.1")).status == 403
-        assert (await ask(service, f"http://127.0.0.1{path}", Host="rebound.example")).status == 200
+        assert (await service.ask_admin(f"http://rebound.example{path}", Host="127.0.0.1")).status == 403
+        assert (await service.ask_admin(f"http://127.0.0.1{path}", Host="rebound.example")).status == 200
 
 
 async def test_a_probe_of_http_1_0_need_not_say_whom_it_means(service):
@@ -82,14 +74,14 @@ async def test_a_probe_of_http_1_0_need_not_say_whom_it_means(service):
 
 @pytest.mark.parametrize(("host", "status"), [("localhost:9464", 200), ("127.0.0.1", 200), ("rebound.example", 403)])
 async def test_holdings_are_for_this_machine_and_for_no_page(service, host, status):
-    found = await ask(service, "/holdings", Host=host)
+    found = await service.ask_admin("/holdings", Host=host)
     assert found.status == status
     assert (b"multiparts" in found.body) == (status == 200)
 
 
 async def test_holdings_are_not_for_other_machines(service, monkeypatch):
     monkeypatch.setattr(admin, "is_loopback", lambda host: host != "127.0.0.1")
-    assert (await ask(service, "/holdings", Host="localhost")).status == 403
+    assert (await service.ask_admin("/holdings", Host="localhost")).status == 403
 
 
 # -- readiness -------------------------------------------------------------------------------------------------------
@@ -97,28 +89,28 @@ async def test_holdings_are_not_for_other_machines(service, monkeypatch):
 
 async def test_ready_is_who_can_take_an_upload_now(service, caplog):
     caplog.set_level("INFO", logger="streamup.admin")
-    assert (await ask(service, "/readyz")).status == 200
+    assert (await service.ask_admin("/readyz")).status == 200
     for _ in range(2):
         service.store.fail("ready", StoreUnavailable("the bucket has gone"))
-        answer = await ask(service, "/readyz")
+        answer = await service.ask_admin("/readyz")
         assert (answer.status, answer.body) == (503, b"not ready: the bucket has gone\n")
-    assert (await ask(service, "/healthz")).status == 200
-    assert (await ask(service, "/readyz")).status == 200
+    assert (await service.ask_admin("/healthz")).status == 200
+    assert (await service.ask_admin("/readyz")).status == 200
     assert caplog.messages == ["not ready: the bucket has gone", "ready again"], "each change is said once"
 
 
 async def test_a_disk_below_its_floor_is_not_ready(start_service):
     service = await start_service(disk_floor_bytes=1 << 60)
-    assert (await ask(service, "/readyz")).status == 503
+    assert (await service.ask_admin("/readyz")).status == 503
 
 
 async def test_a_checkpoint_that_takes_no_commit_is_not_ready(service):
     await asyncio.wrap_future(service.executor.submit(service.checkpoint._db.execute, "PRAGMA query_only = ON"))
-    assert (await ask(service, "/readyz")).body.startswith(b"not ready: the checkpoint did not commit")
+    assert (await service.ask_admin("/readyz")).body.startswith(b"not ready: the checkpoint did not commit")
     with pytest.raises(CheckpointError):
         await service.checkpoint.require_writable()
     await asyncio.wrap_future(service.executor.submit(service.checkpoint._db.execute, "PRAGMA query_only = OFF"))
-    assert (await ask(service, "/readyz")).status == 200
+    assert (await service.ask_admin("/readyz")).status == 200
 
 
 async def test_a_store_that_does_not_answer_is_not_waited_for(service, monkeypatch):
@@ -128,13 +120,13 @@ async def test_a_store_that_does_not_answer_is_not_waited_for(service, monkeypat
         await asyncio.sleep(0 if operation != "ready" else 60)
 
     service.store.plan = plan
-    assert b"did not answer within 0.05 s" in (await ask(service, "/readyz")).body
+    assert b"did not answer within 0.05 s" in (await service.ask_admin("/readyz")).body
 
 
 async def test_strangers_are_not_told_why(service, monkeypatch):
     monkeypatch.setattr(admin, "is_loopback", lambda _: False)
     service.store.fail("ready", StoreUnavailable("s3://bucket does not answer"))
-    assert (await ask(service, "/readyz")).body == b"not ready\n"
+    assert (await service.ask_admin("/readyz")).body == b"not ready\n"
 
 
 async def test_the_store_is_asked_once_however_many_ask(service, monkeypatch):
@@ -153,7 +145,7 @@ async def test_the_store_is_asked_once_however_many_ask(service, monkeypatch):
     waiting[0].close()
     gate.set()
     assert [(await client.answer()).status for client in waiting[1:]] == [200] * 4
-    assert (await ask(service, "/readyz")).status == 200
+    assert (await service.ask_admin("/readyz")).status == 200
     assert asked == ["ready"]
     for client in waiting[1:]:
         client.close()
@@ -164,7 +156,7 @@ async def test_the_store_is_asked_once_however_many_ask(service, monkeypatch):
 
 async def test_metrics_come_as_prometheus_takes_them(service):
     await service.leave("secret/key", START)
-    answer = await ask(service, "/metrics")
+    answer = await service.ask_admin("/metrics")
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert f"streamup_received_bytes_total {float(len(START))}".encode() in answer.body
     assert b"secret" not in answer.body

@@ -35,7 +35,6 @@ OWN = 24
 BASE_BYTES, STREAM_BYTES, SILENT_BYTES = 95 * MIB, 800 << 10, 50 << 10
 """What README says of memory: the process and its parts in flight, a fast client, one that gives nothing."""
 
-TICKS = os.sysconf("SC_CLK_TCK")
 BLOCK = chunk(os.urandom(256 << 10))
 
 
@@ -60,28 +59,6 @@ def sink() -> Iterator[Bucket]:
         url = process.stdout.readline().decode().strip()
         with bucket_at("sink", url, "key", "secret") as bucket:
             yield bucket
-
-
-@dataclass(frozen=True)
-class Process:
-    """What /proc tells of the server."""
-
-    server: Server
-
-    def _of(self, name: str) -> str:
-        return Path(f"/proc/{self.server.pid}/{name}").read_text()
-
-    @property
-    def cpu_seconds(self) -> float:
-        return sum(map(int, self._of("stat").rpartition(")")[2].split()[11:13])) / TICKS
-
-    @property
-    def resident_bytes(self) -> int:
-        return int(self._of("statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-    @property
-    def descriptors(self) -> int:
-        return sum(1 for _ in Path(f"/proc/{self.server.pid}/fd").iterdir())
 
 
 async def stream(server: Server, number: int, open_gate: asyncio.Event) -> None:
@@ -137,13 +114,13 @@ class Phase:
         return (self.cpu_seconds - self.received / per_cpu) / self.seconds
 
 
-async def measured(process: Process, gate: asyncio.Event) -> Phase:
+async def measured(server: Server, gate: asyncio.Event) -> Phase:
     gate.set()
     await asyncio.sleep(WARM_UP_SECONDS)
-    before, cpu, began = await asyncio.to_thread(received, process.server), process.cpu_seconds, time.monotonic()
+    before, cpu, began = await asyncio.to_thread(received, server), server.cpu_seconds, time.monotonic()
     await asyncio.sleep(PHASE_SECONDS)
-    after = await asyncio.to_thread(received, process.server)
-    seconds, cpu = time.monotonic() - began, process.cpu_seconds - cpu
+    after = await asyncio.to_thread(received, server)
+    seconds, cpu = time.monotonic() - began, server.cpu_seconds - cpu
     gate.clear()
     added = [after[key] - before[key] for key in after]
     return Phase(seconds, cpu, sum(added), min(added))
@@ -155,20 +132,19 @@ async def test_streams_keep_their_rate_beside_a_thousand_who_give_nothing(sink, 
         server = fresh(
             "--spool-size=10GiB", "--subject-appends=1000", *(f"--api-key={key}" for key in KEYS.values())
         ).start()
-        process = Process(server)
-        quiet, attacked, resident, at_rest = [], [], [], process.descriptors
+        quiet, attacked, resident, at_rest = [], [], [], server.descriptors
         # A socket each, and a part file for who sends a body.
         all_there = at_rest + 2 * STREAMS + 4 * ATTACKERS // 3 - 5
         async with streaming(server) as gate:
-            await eventually(lambda: process.descriptors >= at_rest + 2 * STREAMS - 5)
+            await eventually(lambda: server.descriptors >= at_rest + 2 * STREAMS - 5)
             for _ in range(TURNS):
-                quiet.append(await measured(process, gate))
+                quiet.append(await measured(server, gate))
                 with started(ATTACKER, str(server.ports[0]), str(ATTACKERS), f"Authorization: Bearer {KEYS['attack']}"):
-                    await eventually(lambda: process.descriptors >= all_there, seconds=60)
-                    attacked.append(await measured(process, gate))
-                    resident.append(process.resident_bytes)
-                await eventually(lambda: process.descriptors < at_rest + 2 * STREAMS + OWN, seconds=20)
-        await eventually(lambda: process.descriptors < at_rest + OWN, seconds=20)
+                    await eventually(lambda: server.descriptors >= all_there, seconds=60)
+                    attacked.append(await measured(server, gate))
+                    resident.append(server.resident_bytes)
+                await eventually(lambda: server.descriptors < at_rest + 2 * STREAMS + OWN, seconds=20)
+        await eventually(lambda: server.descriptors < at_rest + OWN, seconds=20)
         server.stop()
     finally:
         fresh.kill_all()

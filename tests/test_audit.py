@@ -137,15 +137,6 @@ async def test_a_flood_of_refusals_ends_up_as_a_number(service, records, monkeyp
 HOSTILE = 'a/b\u001b[2J\u009b\u2028\u202e name=x "q" \U0001f600'
 
 
-@pytest.fixture
-def restored_logging():
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-
-
 @pytest.mark.usefixtures("restored_logging")
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_a_field_can_hold_anything_and_stays_one(log_format, capsys):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,7 +11,22 @@ from typing import Any
 import pytest
 from conftest import BODY, PART_BYTES, Service, StartService, strict_store
 from fake_store import FakeObject
-from raw_client import CHUNKED, EXPECT, LAST_CHUNK, Answer, Client, at, chunk, eventually, head, place, refused
+from raw_client import (
+    CHUNKED,
+    EXPECT,
+    LAST_CHUNK,
+    OCTETS,
+    TUS,
+    Answer,
+    Client,
+    at,
+    chunk,
+    eventually,
+    head,
+    metadata,
+    place,
+    refused,
+)
 
 from streamup import routes
 from streamup.credentials import Credentials
@@ -32,12 +46,7 @@ def token(*, secret: bytes = SECRET, **claims: Any) -> dict[str, str]:
     return {"Authorization": f"Bearer {made}"}
 
 
-def metadata(**pairs: str) -> str:
-    return ",".join(f"{name} {b64encode(value.encode()).decode()}" for name, value in pairs.items())
-
-
-TUS = {"Tus-Resumable": "1.0.0"}
-TUS_BODY = TUS | {"Content-Type": "application/offset+octet-stream"}
+TUS_BODY = TUS | OCTETS
 
 
 @pytest.fixture
@@ -138,8 +147,8 @@ ASKED: Mapping[tuple[str, str], list[Ask]] = {
     ("/objects/{key}", "OPTIONS"): [Ask("/objects/{key}")],
     ("/uploads", "POST"): [
         Ask("/uploads?key={new}", TUS | {"Upload-Length": "10"}, size=0),
-        Ask("/uploads", TUS_BODY | {"Upload-Length": "10", "Upload-Metadata": metadata(key="own/meta")}, size=10),
-        Ask("/uploads", TUS | {"Upload-Length": "10", "Upload-Metadata": metadata(filename="a.ts")}, size=0),
+        Ask("/uploads", TUS_BODY | {"Upload-Length": "10"} | metadata({"key": "own/meta"}), size=10),
+        Ask("/uploads", TUS | {"Upload-Length": "10"} | metadata({"filename": "a.ts"}), size=0),
         Ask("/uploads?key={new}", {"Upload-Complete": "?1"}, size=10),
         Ask("/uploads", {"Upload-Complete": "?1", "Content-Disposition": 'attachment; filename="a.ts"'}, size=10),
     ],
@@ -298,10 +307,10 @@ async def test_a_new_name_must_be_within_reach_too(guarded):
 
 
 async def test_a_key_that_the_template_makes_is_authorised_like_any_other(guarded):
-    creation = TUS | {"Upload-Length": "0", "Upload-Metadata": metadata(filename="../../elsewhere/a")}
+    creation = TUS | {"Upload-Length": "0"} | metadata({"filename": "../../elsewhere/a"})
     assert (await guarded.ask("POST", "/uploads", b"", creation | token(prefix="own"))).status == 201
     assert (await guarded.ask("POST", "/uploads", b"", creation | token(prefix="elsewhere"))).status == 403
-    key = creation | {"Upload-Metadata": metadata(key="elsewhere/a", filename="own/a")}
+    key = creation | metadata({"key": "elsewhere/a", "filename": "own/a"})
     assert (await guarded.ask("POST", "/uploads", b"", key | token(prefix="own"))).status == 403
     # The query goes before the metadata, and only what counts is decided upon.
     both = await guarded.ask("POST", "/uploads?key=own/b", b"", key | token(prefix="own"))
@@ -323,7 +332,7 @@ async def test_a_right_to_the_key_is_no_right_to_somebody_elses_upload(guarded):
     """With every protocol; test_server.py asks the same with API keys."""
     hers, her_id = await guarded_writer(guarded, "own/a")
     his = token(sub="bob")
-    tus = TUS_BODY | {"Upload-Length": "1", "Upload-Metadata": metadata(key="own/a")}
+    tus = TUS_BODY | {"Upload-Length": "1"} | metadata({"key": "own/a"})
     creations: list[tuple[str, str, dict[str, str]]] = [
         ("POST", "/uploads", tus),
         ("POST", "/uploads?key=own/a", {"Upload-Complete": "?1"}),
@@ -425,7 +434,7 @@ async def test_the_content_type_is_decided_at_creation(guarded, content_type, st
     plain = headers | ({"Content-Type": content_type} if content_type else {})
     assert (await guarded.ask("PUT", "/objects/own/a", b"x", plain)).status == status
     assert (await guarded.ask("PUT", "/objects/own/b", b"x", plain | {"Upload-Complete": "?1"})).status == status
-    filetype = {"Upload-Metadata": metadata(key="own/c", **({"filetype": content_type} if content_type else {}))}
+    filetype = metadata({"key": "own/c"} | ({"filetype": content_type} if content_type else {}))
     tus = headers | TUS_BODY | {"Upload-Length": "1"} | filetype
     assert (await guarded.ask("POST", "/uploads", b"x", tus)).status == status
 

@@ -392,15 +392,6 @@ def test_a_state_directory_across_the_network_is_refused_unless_somebody_insists
 # --- logging
 
 
-@pytest.fixture
-def restored_logging():
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-
-
 @pytest.mark.usefixtures("restored_logging")
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_a_log_line_cannot_be_forged(log_format, capsys):

@@ -12,8 +12,8 @@ import pytest
 from awscrt import checksums
 from conftest import BODY, PART_BYTES
 from fake_store import DROP
-from raw_client import CHUNKED, EXPECT, LAST_CHUNK, chunk, eventually, head, place, refused
-from test_resumable import OCTETS, TUS, ietf
+from raw_client import CHUNKED, EXPECT, LAST_CHUNK, OCTETS, TUS, chunk, eventually, head, place, refused
+from test_resumable import ietf
 
 from streamup import hashes
 from streamup.errors import StoreUnavailable

@@ -20,7 +20,6 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import md5
-from pathlib import Path
 
 import pytest
 from hostile import BODY, CORPUS, Case
@@ -262,22 +261,12 @@ def in_store(bucket: Bucket, server: Server) -> dict[str, str]:
     return digests
 
 
-def descriptors(server: Server) -> int:
-    return len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
-
-
-def resident_bytes(server: Server) -> int:
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{server.pid}/status").read_text())
-    assert found
-    return int(found[1]) << 10
-
-
 @pytest.mark.campaign
 def test_nothing_hangs_crashes_or_leaves_what_it_should_not(serve, bucket, record_property):
     server = impatient(serve)
     played = assault(server, attempts(["whole"], 0))  # also so that what is allocated once is there
     server.until_quiet()
-    held, memory = descriptors(server), resident_bytes(server)
+    held, memory = server.descriptors, server.resident_bytes
     played += assault(server, attempts(["bytes", "lines"], MUTANTS, first=len(played)))
     found = in_store(bucket, server)
     wrong = [f"{why}: {attempt}" for attempt in played for why in objections(attempt, found.get(attempt.key))]
@@ -285,8 +274,8 @@ def test_nothing_hangs_crashes_or_leaves_what_it_should_not(serve, bucket, recor
     assert not wrong, "\n".join([*wrong[:20], f"{len(wrong)} faults in {len(played)} connections"])
     assert "Traceback" not in server.log
     server.until_quiet()
-    until(lambda: descriptors(server) <= held + 16, what="the end of all connections")
-    grown = resident_bytes(server) - memory
+    until(lambda: server.descriptors <= held + 16, what="the end of all connections")
+    grown = server.resident_bytes - memory
     assert grown < MOST_GROWTH_BYTES + 1000 * len(played), f"{grown >> 20} MiB more than before"
     record_property("connections", len(played))
     server.stop()
@@ -321,14 +310,9 @@ def test_chunks_of_one_byte_cost_their_sender_more_than_us(serve, bucket):
     flood = (
         head("PUT", "/objects/flood", CHUNKED | {"Connection": "close"}) + CHUNKS_OF_ONE_BYTE * chunk(b"x") + LAST_CHUNK
     )
-    before = processor_seconds(server)
+    before = server.cpu_seconds
     (played,) = assault(server, [Attempt(0, CORPUS[0], "whole", changed=True, wire=flood, key="flood")])
     assert played.answers == (201,)
     assert bucket.read(prefix_of(server) + "flood") == b"x" * CHUNKS_OF_ONE_BYTE
-    assert processor_seconds(server) - before < CHUNKS_OF_ONE_BYTE * MOST_SECONDS_PER_CHUNK
+    assert server.cpu_seconds - before < CHUNKS_OF_ONE_BYTE * MOST_SECONDS_PER_CHUNK
     server.stop()
-
-
-def processor_seconds(server: Server) -> float:
-    user, system = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")

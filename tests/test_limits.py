@@ -13,7 +13,7 @@ from hashlib import sha256
 
 import pytest
 from conftest import BODY, PART_BYTES, REST, START
-from raw_client import CHUNKED, EXPECT, LAST_CHUNK, Client, at, chunk, eventually, head, place, refused
+from raw_client import CHUNKED, EXPECT, LAST_CHUNK, TUS, Client, at, chunk, eventually, head, place, refused
 
 from streamup import registry
 from streamup.config import Config
@@ -32,7 +32,6 @@ def as_(name: str) -> dict[str, str]:
 
 
 ONE, OTHER = as_("one"), as_("other")
-TUS = {"Tus-Resumable": "1.0.0"}
 DRAFT = {"Upload-Draft-Interop-Version": "7", "Upload-Complete": "?1"}
 """A client that knows how to resume, and says 503 means later."""
 

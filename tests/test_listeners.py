@@ -11,7 +11,7 @@ import sys
 
 import pytest
 from conftest import REST, START
-from raw_client import CHUNKED, EXPECT, LAST_CHUNK, Client, chunk, eventually, head, refused
+from raw_client import CHUNKED, EXPECT, LAST_CHUNK, TUS, chunk, eventually, head, refused
 
 from streamup import listeners
 from streamup.errors import ConfigError
@@ -19,7 +19,6 @@ from streamup.errors import ConfigError
 pytestmark = pytest.mark.usefixtures("impatient")
 
 SECRET = "sesame-that-opens"
-TUS = {"Tus-Resumable": "1.0.0"}
 
 both_loops = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
 
@@ -71,9 +70,7 @@ async def test_beyond_the_margin_connections_are_closed_and_the_admin_listener_h
     for _ in range(3):
         assert await (await service.connect()).ended(seconds=1) == b""
     assert service.server.public.closed_at_once == 3
-    admin = await Client.connect(service.admin_address)
-    assert (await admin.ask("GET", "/readyz")).status == 200
-    admin.close()
+    assert (await service.ask_admin("/readyz")).status == 200
     refused(await inside[1].ask("PUT", "/objects/a", b"body"), 507)
     assert (await inside[0].ask("PUT", "/objects/a", b"body")).status == 201
 

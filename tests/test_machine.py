@@ -31,9 +31,9 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from raw_client import CHUNKED, EXPECT, LAST_CHUNK, Answer, Client, chunk, eventually, head, place
+from raw_client import CHUNKED, EXPECT, LAST_CHUNK, OCTETS, TUS, Answer, Client, chunk, eventually, head, place
 from test_laws import Disk, held_checkpoint
-from test_resumable import DEFERRED, OCTETS, TUS, VERSION, VERSIONS, checksum, content_digest, ietf, tus
+from test_resumable import DEFERRED, VERSION, VERSIONS, checksum, content_digest, ietf, tus
 
 from streamup.auth import ANONYMOUS
 from streamup.errors import StoreUnavailable

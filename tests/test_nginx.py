@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from process import CURL, MIB, Answer, Fresh, Server, content, curl, digest, free_ports, prefix_of, running, until
+from raw_client import OCTETS, PARTIAL, TUS
 from tusclient.client import TusClient
 
 pytest_plugins = ["weed", "process"]
@@ -23,8 +24,7 @@ pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is missing: apt ins
 SIZE = 12 * MIB + 345
 HOST = "up.example.org"
 IETF = {"Upload-Draft-Interop-Version": "6"}
-PARTIAL = IETF | {"Content-Type": "application/partial-upload"}
-TUS = {"Tus-Resumable": "1.0.0"}
+APPEND = IETF | {"Content-Type": PARTIAL}
 
 CONFIGURATION = """
 {user}
@@ -201,7 +201,7 @@ def test_ietf_without_interim_answers(front, bucket, key, step):
     assert offset == (step or SIZE)
     while offset < SIZE:
         end = min(SIZE, offset + step)
-        headers = PARTIAL | {"Upload-Offset": str(offset), "Upload-Complete": f"?{int(end == SIZE)}"}
+        headers = APPEND | {"Upload-Offset": str(offset), "Upload-Complete": f"?{int(end == SIZE)}"}
         answer = front.ask("PATCH", location, headers, data[offset:end])
         assert answer.status // 100 == 2
         offset = int(answer.headers["Upload-Offset"])
@@ -263,10 +263,7 @@ def test_a_client_killed_within_an_append_goes_on(fronts, bucket, key, protocol)
     created = front.ask("POST", f"/uploads?key={key}", terms)
     assert created.status == 201
     location = created.headers["Location"]
-    if protocol == "tus":
-        fields = TUS | {"Content-Type": "application/offset+octet-stream"}
-    else:
-        fields = PARTIAL | {"Upload-Complete": "?1"}
+    fields = TUS | OCTETS if protocol == "tus" else APPEND | {"Upload-Complete": "?1"}
     lines = [f"PATCH {location} HTTP/1.1", "Host: localhost", f"Content-Length: {SIZE}", "Upload-Offset: 0"]
     head = "\r\n".join([*lines, *(f"{name}: {value}" for name, value in fields.items()), "\r\n"])
     with socket.create_connection(("127.0.0.1", front.port)) as client:
@@ -305,9 +302,9 @@ def test_an_address_is_the_one_that_clients_see(fronts, bucket, name, protocol):
     path = address.removeprefix(f"https://{HOST}")
     assert path.rpartition("/")[2] in [upload["id"] for upload in front.back.uploads(key)]
     if protocol == "tus":
-        fields = TUS | {"Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+        fields = TUS | OCTETS | {"Upload-Offset": "0"}
     else:
-        fields = PARTIAL | {"Upload-Offset": "0", "Upload-Complete": "?1"}
+        fields = APPEND | {"Upload-Offset": "0", "Upload-Complete": "?1"}
     assert front.ask("PATCH", path, fields, b"whole").status // 100 == 2
     assert stored(bucket, front, key) == digest(b"whole")
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from urllib.parse import parse_qs, quote, unquote
 
 from conftest import START, StartService
-from raw_client import eventually, place
-from test_authority import SECRET, TUS_BODY, metadata, token
+from raw_client import eventually, metadata, place
+from test_authority import SECRET, TUS_BODY, token
 from wire import Request, Wire, answer, store_at
 
 pytest_plugins = ["wire"]
@@ -70,8 +70,8 @@ WAYS: Mapping[str, Callable[[str], tuple[str, str, dict[str, str]]]] = {
     "get": lambda key: ("GET", f"/objects/{escaped(key)}", {}),
     "delete": lambda key: ("DELETE", f"/objects/{escaped(key)}", {}),
     "query": lambda key: ("POST", f"/uploads?key={escaped(key)}", {"Upload-Complete": "?1"}),
-    "metadata": lambda key: ("POST", "/uploads", TUS_BODY | LENGTH | {"Upload-Metadata": metadata(key=key)}),
-    "template": lambda key: ("POST", "/uploads", TUS_BODY | LENGTH | {"Upload-Metadata": metadata(filename=key)}),
+    "metadata": lambda key: ("POST", "/uploads", TUS_BODY | LENGTH | metadata({"key": key})),
+    "template": lambda key: ("POST", "/uploads", TUS_BODY | LENGTH | metadata({"filename": key})),
     "disposition": lambda key: ("POST", "/uploads", {"Upload-Complete": "?1"} | named(key)),
 }
 LENGTH = {"Upload-Length": str(len(DATA))}

@@ -13,7 +13,6 @@ import random
 import threading
 import time
 import zlib
-from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_network
 from itertools import pairwise
@@ -25,12 +24,16 @@ from raw_client import (
     CHUNKED,
     EXPECT,
     LAST_CHUNK,
+    OCTETS,
+    PARTIAL,
     PATIENCE_SECONDS,
+    TUS,
     Answer,
     Client,
     chunk,
     eventually,
     head,
+    metadata,
     place,
     refused,
 )
@@ -55,10 +58,7 @@ each_version = pytest.mark.parametrize("version", SEVERAL)
 each_version_and_none = pytest.mark.parametrize("version", [*SEVERAL, None])
 
 PROBLEMS = "https://iana.org/assignments/http-problem-types#"
-PARTIAL = "application/partial-upload"
 
-TUS = {"Tus-Resumable": "1.0.0"}
-OCTETS = {"Content-Type": "application/offset+octet-stream"}
 DEFERRED = {"Upload-Defer-Length": "1"}
 
 ORIGIN = {"Origin": "https://app.example"}
@@ -77,11 +77,6 @@ def ietf(version: int | None = 9, *, complete: bool, offset: int | None = None, 
 def tus(offset: int, length: int | None = None) -> dict[str, str]:
     """What a tus client says of an append."""
     return TUS | OCTETS | {"Upload-Offset": str(offset)} | ({} if length is None else {"Upload-Length": str(length)})
-
-
-def metadata(pairs: Mapping[str, str]) -> dict[str, str]:
-    encoded = (f"{name} {base64.b64encode(value.encode()).decode()}".strip() for name, value in pairs.items())
-    return {"Upload-Metadata": ",".join(encoded)}
 
 
 def checksum(algorithm: str, data: bytes) -> dict[str, str]:
