@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientTimeout, web
+from certificates import make_certificate
 from click.testing import CliRunner
 from moto.server import ThreadedMotoServer
 
@@ -663,6 +665,23 @@ def test_a_server_that_is_not_there_may_come_back():
     assert result.exit_code == 3
     assert "cannot be reached" in result.stderr
     assert CliRunner().invoke(cli.main, ["ls", "--server", "127.0.0.1"]).exit_code == 2
+
+
+async def test_a_certificate_that_nobody_vouches_for(routes, tmp_path):
+    certificate, key = make_certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+
+    async def never(_reader, _writer):
+        pytest.fail("It must not be spoken with.")
+
+    async with await asyncio.start_server(never, "127.0.0.1", 0, ssl=context) as server:
+        routes.url = "https://127.0.0.1:{}".format(*server.sockets[0].getsockname()[1:])
+        result = await run(routes, "ls")
+    assert result.exit_code == 1
+    assert "certificate of https://127.0.0.1" in result.stderr
+    assert "cannot be verified: self" in result.stderr
+    assert "SSL_CERT_FILE" in result.stderr
 
 
 async def test_a_question_that_is_never_answered_has_an_end(routes, monkeypatch):

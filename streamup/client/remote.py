@@ -136,10 +136,20 @@ class Remote:
                 if not (response.ok and response.status < 300) and not (missing_ok and response.status == 404):  # noqa: PLR2004
                     raise await _refusal(response)
                 yield response
+        except aiohttp.ClientConnectorCertificateError as error:  # it is a ValueError, too
+            raise RemoteError(
+                f"The certificate of {url.origin()} cannot be verified: {_why(error.certificate_error)}. If it is the "
+                "right server, set SSL_CERT_FILE to a file with the certificate of its authority (PEM)."
+            ) from error
         except (aiohttp.ContentTypeError, KeyError, TypeError, ValueError) as error:
             raise RemoteError(f"{url} answered what streamup does not. Is this a streamup server?") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise RemoteError(f"The server at {url.origin()} cannot be reached: {error}", again=True) from error
+
+
+def _why(error: Exception) -> str:
+    """OpenSSL's words, without its codes and the line of its source."""
+    return str(getattr(error, "verify_message", error)).rstrip(".")
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> RemoteError:
