@@ -522,7 +522,14 @@ async def test_ls_of_nothing(routes):
 async def test_the_credential_is_a_bearer_token(routes, tmp_path):
     routes.token = "secret-token"
     refused = await run(routes, "ls")
-    assert (refused.exit_code, refused.stderr) == (1, "error: A credential is needed: Send the API key.\n")
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        "error: A credential is needed: Set STREAMUP_TOKEN or STREAMUP_TOKEN_FILE to an API key or a token.\n",
+    )
+    unknown = await run(routes, "ls", env={"STREAMUP_TOKEN": "another-token"})
+    assert unknown.stderr == "error: A credential is needed: Send the API key.\n", (
+        "the server knows what is wrong with it"
+    )
     assert (await run(routes, "ls", env={"STREAMUP_TOKEN": "secret-token"})).exit_code == 0
     file = tmp_path / "token"
     file.write_text("secret-token\n")
@@ -530,6 +537,16 @@ async def test_the_credential_is_a_bearer_token(routes, tmp_path):
     wrong = await run(routes, "ls", env={"STREAMUP_TOKEN": "secret\ntoken"})
     assert wrong.exit_code == 2
     assert "secret" not in wrong.output
+
+
+async def test_a_credential_without_a_method_is_told_what_the_commands_need(routes):
+    routes.seal = lambda: problem(403, "Forbidden", "This credential does not allow PATCH. Use another one.")
+    result = await run(routes, "finish", "id1")
+    assert result.exit_code == 1
+    assert "does not allow PATCH" in result.stderr
+    assert "`ls` and `status` need GET" in result.stderr
+    routes.seal = lambda: problem(403, "Forbidden", "This server does not go by that name.")
+    assert "need GET" not in (await run(routes, "finish", "id1")).stderr
 
 
 @pytest.mark.parametrize("name", ["id1", "live/1.ts"])

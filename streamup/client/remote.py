@@ -20,6 +20,9 @@ _UNFINISHED = ("open", "sealed", "completing")
 _AGAIN = (423, 429, 500, 502, 503, 504)
 """Answers that mean "later", not "no"."""
 
+_NEEDS = "`ls` and `status` need GET, `finish` HEAD and PATCH as well, and `cancel` DELETE."
+"""Methods that a credential must allow."""
+
 # No total limit: a seal waits as long as the server waits for the store, and that is the server's to decide. Ten
 # minutes without a byte are beyond any sensible --store-timeout.
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600)
@@ -162,5 +165,14 @@ async def _refusal(response: aiohttp.ClientResponse) -> RemoteError:
             problem = None
     if not isinstance(problem, dict):
         problem = {}
-    words = [problem.get("title") or f"{response.status} {response.reason}", problem.get("detail")]
+    words = [problem.get("title") or f"{response.status} {response.reason}", _detail(response, problem.get("detail"))]
     return RemoteError(": ".join(str(word) for word in words if word), again=response.status in _AGAIN)
+
+
+def _detail(response: aiohttp.ClientResponse, detail: object) -> object:
+    """The server's words, except where they are of HTTP and who types a command needs others."""
+    if response.status == 401 and "Authorization" not in response.request_info.headers:  # noqa: PLR2004 - Unauthorized
+        return "Set STREAMUP_TOKEN or STREAMUP_TOKEN_FILE to an API key or a token."
+    if response.status == 403 and f"not allow {response.method}" in str(detail):  # noqa: PLR2004 - Forbidden
+        return f"{detail} {_NEEDS}"
+    return detail
