@@ -565,6 +565,8 @@ async def test_status_by_id_or_key_never_disturbs(routes, name):
 async def test_status_shows_the_object(routes):
     routes.uploads["id3"]["object"] = {"size": 5 * MIB, "etag": '"e"', "checksum": None}
     assert 'size 5.0 MiB, etag "e", checksum -' in " ".join((await run(routes, "status", "id3")).stdout.split(" "))
+    routes.uploads["id3"]["object"]["checksum"] = {"crc64nvme": "AbC=", "sha256": "d/E="}
+    assert "checksum crc64nvme AbC=, sha256 d/E=" in (await run(routes, "status", "id3")).stdout
 
 
 async def test_a_key_means_its_unfinished_upload(routes):

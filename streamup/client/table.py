@@ -41,7 +41,7 @@ def upload_details(upload: Mapping[str, Any]) -> str:
     fields["parts"] = f"{len(upload['parts'])} in the store"
     stored = fields.get("object")
     if stored:
-        fields["object"] = ", ".join(f"{name} {_cell(name, value)}" for name, value in stored.items())
+        fields["object"] = _cell("object", stored)
     return _aligned([[name, _exactly(name, value)] for name, value in fields.items()])
 
 
@@ -60,6 +60,8 @@ def _cell(name: str, value: object) -> str:
         return human_size(value)
     if isinstance(value, int | float) and name == "rate":
         return f"{human_size(value)}/s"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{inner} {_cell(inner, of)}" for inner, of in value.items()) or "-"
     return printable(str(value))
 
 
