@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hmac
 from base64 import b64decode
+from collections import Counter
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Self
 
 from streamup.config import Config
-from streamup.errors import Forbidden, Unauthorized
+from streamup.errors import ConfigError, Forbidden, Unauthorized
 from streamup.grants import Grant
-from streamup.token_keys import read_keys, secret_key
+from streamup.token_keys import NAME_DIGITS, read_keys, secret_key
 from streamup.tokens import Verifier
 
 
@@ -29,10 +30,17 @@ class Credentials:
 
     @classmethod
     def of(cls, config: Config) -> Self:
-        """Reads the file of `--jwt-keys`. Raises `ConfigError`."""
+        """Reads the file of `--jwt-keys`. Raises `ConfigError`, also for two of one name: each could end the other's
+        uploads, and one would outlive its revocation.
+        """
         secret = [] if config.jwt_secret is None else [secret_key(config.jwt_secret)]
         public = read_keys(config.jwt_keys) if config.jwt_keys else ()
-        return cls(config.api_key_sha256, Verifier((*secret, *public), config.jwt_audience, config.jwt_issuer))
+        verifier = Verifier((*secret, *public), config.jwt_audience, config.jwt_issuer)
+        credentials = cls(config.api_key_sha256, verifier)
+        twice = [name for name, times in Counter(credentials._names()).items() if times > 1]
+        if twice:
+            raise ConfigError(f"Two credentials go by the name {twice[0]}. Take one of them out, or make another.")
+        return credentials
 
     def __bool__(self) -> bool:
         return bool(self.key_hashes or self.verifier.keys)
@@ -76,7 +84,7 @@ class Credentials:
 
 
 def _key_name(digest: bytes) -> str:
-    return f"key-{digest.hex()[:8]}"
+    return f"key-{digest.hex()[:NAME_DIGITS]}"
 
 
 def _secret(text: str) -> str | None:

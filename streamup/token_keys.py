@@ -30,6 +30,11 @@ Algorithm = Literal["HS256", "EdDSA", "RS256"]
 MIN_RSA_BITS = 2048
 """RFC 7518, 3.3."""
 
+NAME_DIGITS = 16
+"""Of the SHA-256 in a credential's name, hexadecimal: what belongs to a name is only as safe as another that has the
+same digits is hard to find.
+"""
+
 _SCHEMES: Mapping[tuple[str, str], Algorithm] = {("RSA", ""): "RS256", ("OKP", "Ed25519"): "EdDSA"}
 """The algorithm of a JWK, by `kty` and `crv` (RFC 7518, 6.1; RFC 8037, 2)."""
 
@@ -145,7 +150,7 @@ def _scheme(material: Any) -> Algorithm:
 
 
 def _key_id(public: bytes) -> str:
-    return f"jwt-{sha256(public).hexdigest()[:8]}"
+    return f"jwt-{sha256(public).hexdigest()[:NAME_DIGITS]}"
 
 
 def _private() -> ConfigError:

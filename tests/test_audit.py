@@ -39,7 +39,7 @@ BEARER = {"Authorization": f"Bearer {ALICE}"}
 
 async def test_an_upload_is_told_of_when_it_is_created_and_when_it_is_an_object(guarded, records):
     answer = await guarded.ask("PUT", "/objects/a/b", BODY, BEARER)
-    key = f"key-{parse_api_key(ALICE).hex()[:8]}"
+    key = f"key-{parse_api_key(ALICE).hex()[:16]}"
     whose = {"remote": "127.0.0.1", "subject": key, "upload": answer.json["upload"], "key": "a/b"}
     (created, first), (complete, second) = records()
     assert (created, complete) == ("created", "complete")

@@ -9,14 +9,14 @@ from multidict import CIMultiDict
 
 from streamup.auth import ANONYMOUS, Authorizer
 from streamup.config import Config
-from streamup.errors import Forbidden, Unauthorized
+from streamup.errors import ConfigError, Forbidden, Unauthorized
 from streamup.grants import Grant
 from streamup.protocols import RequestHead
 
 KEY = "a-key-of-twenty-chars"
 OTHER = "another-key-of-many-chars"
 HASHES = tuple(sha256(key.encode()).digest() for key in (OTHER, KEY))
-SUBJECT = "key-" + sha256(KEY.encode()).hexdigest()[:8]
+SUBJECT = "key-" + sha256(KEY.encode()).hexdigest()[:16]
 
 
 def decide(changes=None, method="PUT", **headers) -> Grant:
@@ -30,6 +30,13 @@ def basic(text: str | bytes) -> str:
 
 
 # --- who asks
+
+
+def test_two_credentials_of_one_name_are_refused():
+    """Each would own the other's uploads, and revoking one would revoke none."""
+    keys = tuple(HASHES[0][:8] + rest * 24 for rest in (b"a", b"b"))
+    with pytest.raises(ConfigError, match=f"key-{HASHES[0].hex()[:16]}"):
+        Authorizer.of(replace(Config(), api_key_sha256=keys))
 
 
 def test_without_keys_everybody_is_anonymous():
