@@ -238,9 +238,10 @@ def _read(text: str, keys: Mapping[str, Any]) -> Reading:
     signature, key_id, grant = "not checked", "", None
     try:
         if checked:
-            signature = "wrong, or not looked at"
+            signer = verifier.signer(text)
+            signature = f"good, by {signer.id}" if signer else "by none of the keys"
             key, claims = verifier.verify(text)
-            signature, key_id = f"good, by {key.id}", key.id
+            key_id = key.id
         grant = tokens.grant_of(claims, key_id)
         tokens.require_time(claims, time.time())
     except Unauthorized as error:

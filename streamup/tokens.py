@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -76,12 +77,34 @@ class Verifier:
 
     def verify(self, token: str) -> tuple[TokenKey, Mapping[str, Any]]:
         """Who has signed it, and what it says, whether or not it holds now. Raises `Unauthorized`."""
-        header = _parsed(token, jwt.get_unverified_header)
-        for key in self.keys:
-            named = key.name is None or header.get("kid", key.name) == key.name
-            if named and header.get("alg") == key.algorithm and (claims := self._signed(token, key)) is not None:
+        for key in self._chosen(token):
+            if (claims := self._signed(token, key)) is not None:
                 return key, claims
         raise Unauthorized("The token is not signed with a key that this server has.")
+
+    def signer(self, token: str) -> TokenKey | None:
+        """Who has signed it, for whomever it is and whatever it says; None if it is none of the keys."""
+        with suppress(Unauthorized):
+            for key in self._chosen(token):
+                with suppress(jwt.PyJWTError):
+                    jwt.PyJWS().decode(token, key.material, algorithms=[key.algorithm])
+                    return key
+        return None
+
+    def _chosen(self, token: str) -> list[TokenKey]:
+        """The keys that may have signed it, by its header. Raises `Unauthorized` if there is none."""
+        header = _parsed(token, jwt.get_unverified_header)
+        fitting = [key for key in self.keys if key.algorithm == header.get("alg")]
+        if not fitting:
+            raise Unauthorized(
+                "The token is not signed with a key that this server has: it has no key for its algorithm (`alg`)."
+            )
+        chosen = [key for key in fitting if key.name is None or header.get("kid", key.name) == key.name]
+        if not chosen:
+            raise Unauthorized(
+                "The token is not signed with a key that this server has: it has no key of that name (`kid`)."
+            )
+        return chosen
 
     def _signed(self, token: str, key: TokenKey) -> Mapping[str, Any] | None:
         """What the token says, if this key has signed it. Its other claims are looked at later, times by our clock."""

@@ -132,6 +132,11 @@ def test_inspect_says_what_a_server_would_not_take(run, tmp_path):
     assert run("inspect", minted(run), "--jwt-keys", __file__)[0] == 2
 
 
+def test_inspect_tells_a_good_signature_from_what_else_is_wrong(run):
+    assert "good, by jwt-" in told(run, minted(run, "--jwt-audience", "up"))["signature"]
+    assert told(run, minted(run), secret=SECRET[::-1])["signature"] == "HS256, by none of the keys"
+
+
 def test_inspect_prints_json(run):
     token = minted(run, "--key", "a")
     document = json.loads(run("inspect", "--json", token)[1])
