@@ -157,7 +157,7 @@ def inspect(text: str, *, as_json: bool, **keys: Any) -> None:
     Exit code: 0 a server with this secret or these keys would take it, 1 it would not, 2 wrong usage, 3 that cannot be
     found out, because there is neither and its signature was not checked.
     """
-    reading = _read(_token_text(text), keys)
+    reading = _read(text, keys)
     if as_json:
         click.echo(json.dumps({"claims": reading.claims, "signature": reading.signature, "problem": reading.problem}))
     else:
@@ -180,7 +180,7 @@ def explain(text: str, method: str, key: str, *, size: int | None, content_type:
     By the server's own rules, with --deletes. Exit code: 0 yes, 1 no, 2 wrong usage, 3 that cannot be found out,
     because there is neither secret nor keys and its signature was not checked.
     """
-    reading = _read(_token_text(text), keys)
+    reading = _read(text, keys)
     try:
         if reading.grant is None or reading.problem:
             raise Failure(f"no: {reading.problem}")
@@ -217,23 +217,25 @@ def _intent(method: str, key: str, size: int | None, content_type: str | None) -
 
 def _token_text(text: str) -> str:
     try:
-        if text == "-":
-            return sys.stdin.read().strip()
         is_file = os.path.isfile(text)  # noqa: PTH113 - a Path of a whole token is an error
-        return (Path(text).read_text(encoding="utf-8") if is_file else text).strip()
+        found = sys.stdin.read() if text == "-" else Path(text).read_text(encoding="utf-8") if is_file else text
     except (OSError, ValueError) as error:
         raise Refusal("The token cannot be read: it is in a file that is not text, or not for you.") from error
+    if not found.strip():
+        raise Refusal("Nothing came. Give a token, a file with one, or one on standard input.")
+    return found.strip()
 
 
-def _read(text: str, keys: Mapping[str, Any]) -> Reading:
+def _read(given: str, keys: Mapping[str, Any]) -> Reading:
     """Raises `Failure` if it is no token at all."""
     from streamup import tokens  # noqa: PLC0415 - as `cli` says
 
-    verifier = _verifier(keys)
+    text, verifier = _token_text(given), _verifier(keys)
     try:
         header, claims = tokens.read(text)
     except Unauthorized as error:
-        raise Failure(error.detail) from error
+        no_file = " And there is no such file." if text == given.strip() else ""
+        raise Failure(f"{error.detail}{no_file}") from error
     algorithm, checked = str(header.get("alg")), bool(verifier.keys)
     signature, key_id, grant = "not checked", "", None
     try:

@@ -137,6 +137,15 @@ def test_inspect_tells_a_good_signature_from_what_else_is_wrong(run):
     assert told(run, minted(run), secret=SECRET[::-1])["signature"] == "HS256, by none of the keys"
 
 
+def test_what_is_no_token_may_have_been_meant_as_a_file(run, tmp_path):
+    for words in (("inspect", tmp_path / "nowhere"), ("explain", "nowhere.txt", "PUT", "a")):
+        code, _, err = run(*words)
+        assert (code, "no such file" in err, "not a JWT" in err) == (1, True, True)
+    assert "no such file" not in run("inspect", stdin="garbage")[2]
+    code, _, err = run("inspect", stdin=" \n")
+    assert (code, "Nothing came" in err) == (2, True)
+
+
 def test_inspect_prints_json(run):
     token = minted(run, "--key", "a")
     document = json.loads(run("inspect", "--json", token)[1])
