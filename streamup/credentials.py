@@ -79,7 +79,9 @@ class Credentials:
 
     def _of_token(self, secret: str, now: float) -> Grant:
         if not self.verifier.keys or "." not in secret:
-            raise Unauthorized("This server does not know that API key.")
+            raise Unauthorized(
+                "This server does not know that API key. Is it whole, and of this server? If so, ask its operator."
+            )
         return self.verifier.grant(secret, now)
 
 

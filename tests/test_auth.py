@@ -88,6 +88,11 @@ def test_anything_else_is_unauthorized(authorization, method):
     assert KEY not in refusal.value.detail
 
 
+def test_a_wrong_api_key_is_told_what_to_do():
+    with pytest.raises(Unauthorized, match=r"does not know that API key. Is it whole, .* ask its operator"):
+        decide({"api_key_sha256": HASHES}, "PUT", authorization=f"Bearer {KEY}x")
+
+
 def test_a_preflight_carries_no_credential():
     changes = {"api_key_sha256": HASHES, "cors_origins": ("https://app.example.com",)}
     preflight = {"access_control_request_method": "PUT"}
