@@ -319,7 +319,7 @@ def _ask(server: str, token: str | None, question: Callable[[Remote], Awaitable[
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls(server: str, token: str | None, *, everything: bool, as_json: bool) -> None:
     """List unfinished and failed uploads."""
-    uploads = _ask(server, token, lambda remote: remote.uploads())
+    uploads, left_out = _ask(server, token, lambda remote: remote.uploads())
     shown = [u for u in uploads if everything or u["state"] not in ("complete", "cancelled", "expired")]
     if as_json:
         click.echo(json.dumps(shown, indent=2))
@@ -327,6 +327,8 @@ def ls(server: str, token: str | None, *, everything: bool, as_json: bool) -> No
         click.echo(uploads_table(shown))
     else:
         click.echo("No uploads." if everything else "No unfinished uploads.", err=True)
+    if left_out:
+        click.echo(f"{left_out} older ones are not listed; `streamup status ID` shows each.", err=True)
 
 
 @main.command()

@@ -318,7 +318,11 @@ SCHEMAS: Mapping[str, Json] = {
         example=_EXAMPLE_UPLOAD,
     ),
     "Uploads": _object(
-        {"uploads": {"type": "array", "items": _ref("schemas", "Upload")}}, example={"uploads": [_EXAMPLE_UPLOAD]}
+        {
+            "uploads": {"type": "array", "items": _ref("schemas", "Upload")},
+            "left_out": {**_COUNT, "description": "The oldest of those that live, if there are too many for one list."},
+        },
+        example={"uploads": [_EXAMPLE_UPLOAD], "left_out": 0},
     ),
     "Part": _object(
         {
@@ -573,7 +577,7 @@ PATHS: Mapping[str, Json] = {
         "get": _operation(
             "listUploads",
             "One's uploads: those that live, and the endings of the last day",
-            {200: _answer("All of them.", ("Cache-Control",), "Uploads")},
+            {200: _answer("The newest 300.", ("Cache-Control",), "Uploads")},
             (*_DOOR, 507),
             description="It stops nobody.",
         ),

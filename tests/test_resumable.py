@@ -200,7 +200,7 @@ async def test_what_is_said_of_the_object_at_its_creation_is_stored_with_it(serv
 @pytest.mark.parametrize("headers", [{}, {VERSION: "9"}, {"Upload-Complete": "1"}, {"Upload-Complete": "yes"}])
 async def test_a_creation_that_does_not_say_whether_it_is_all_is_refused(service, headers):
     refused(await service.ask("POST", "/uploads?key=a", b"body", headers), 400)
-    assert (await service.ask("GET", "/uploads")).json == {"uploads": []}
+    assert (await service.ask("GET", "/uploads")).json["uploads"] == []
 
 
 KEYS_NOT_SAFE = ["", "../a", "a//b", "/a", "a/", "a%00b", "a%0Ab", "a%5Cb", "%FF", "k" * 1025]
@@ -979,7 +979,7 @@ async def test_a_tus_upload_that_fits_into_one_part_is_put_in_one_request(servic
 async def test_a_tus_creation_that_contradicts_the_protocol_is_refused(service, headers):
     answer = refused(await service.ask("POST", "/uploads?key=a", b"", TUS | headers), 400)
     assert answer.headers["tus-resumable"] == "1.0.0"
-    assert (await service.ask("GET", "/uploads")).json == {"uploads": []}
+    assert (await service.ask("GET", "/uploads")).json["uploads"] == []
 
 
 async def test_a_tus_creation_with_more_bytes_than_its_length_is_refused(service):

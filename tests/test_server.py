@@ -28,6 +28,7 @@ from raw_client import (
 )
 from test_laws import SlowSync
 
+from streamup import handlers
 from streamup.errors import AccessDenied, ConfigError, StorePrecondition, StoreRefused, StoreUnavailable
 from streamup.spool import Files
 from streamup.stores import StoreLimits
@@ -141,7 +142,7 @@ async def test_the_checksum_is_the_clients_choice(service, checksum):
 async def test_what_cannot_be_granted_is_refused_and_leaves_nothing(service, headers, status):
     refused(await service.ask("PUT", "/objects/a", b"body", headers), status)
     assert not service.store.objects
-    assert (await service.ask("GET", "/uploads")).json == {"uploads": []}
+    assert (await service.ask("GET", "/uploads")).json["uploads"] == []
 
 
 @pytest.mark.parametrize("query", ["checksum=md5", "interrupted=maybe"])
@@ -884,7 +885,7 @@ async def test_an_upload_as_json(service):
     assert answer.headers["cache-control"] == "no-store"
     assert (answer.offset, answer.headers["upload-complete"]) == (len(START), "?0")
     found = answer.json
-    assert (await service.ask("GET", "/uploads")).json == {"uploads": [found]}
+    assert (await service.ask("GET", "/uploads")).json == {"uploads": [found], "left_out": 0}
     part = found.pop("parts")[0]
     created, expires = (datetime.fromisoformat(found.pop(name)) for name in ("created", "expires"))
     assert created < datetime.now(UTC) < expires
@@ -905,6 +906,15 @@ async def test_an_upload_as_json(service):
         "ended": None,
         "object": None,
     }
+
+
+async def test_a_list_has_the_newest_uploads_and_says_how_many_it_has_not(service, monkeypatch):
+    monkeypatch.setattr(handlers, "MOST_LISTED", 3)
+    await service.ask("PUT", "/objects/complete", b"body")
+    for number in range(4):
+        await service.ask("PUT", f"/objects/{number}", b"x", {"Upload-Complete": "?0"})
+    found = (await service.ask("GET", "/uploads")).json
+    assert (["2", "3", "complete"], 2) == ([upload["key"] for upload in found["uploads"]], found["left_out"])
 
 
 async def test_a_complete_upload_as_json(service):

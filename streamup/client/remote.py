@@ -54,11 +54,11 @@ class Remote:
     ) -> None:
         await self._session.close()
 
-    async def uploads(self) -> list[Upload]:
-        """All uploads the credential may see."""
+    async def uploads(self) -> tuple[list[Upload], int]:
+        """The newest uploads the credential may see, and how many others there are."""
         async with self._request("GET", self._uploads) as response:
-            uploads: list[Upload] = (await response.json())["uploads"]
-            return uploads
+            found = await response.json()
+            return found["uploads"], found.get("left_out", 0)
 
     async def find(self, name: str) -> Upload:
         """The upload with this id, or the one that goes to this key: the unfinished one, if there are several."""
@@ -67,10 +67,15 @@ class Remote:
                 if response.status == 200:  # noqa: PLR2004 - 404 is the only other one
                     upload: Upload = await response.json()
                     return upload
-        found = [upload for upload in await self.uploads() if upload["key"] == name]
+        listed, left_out = await self.uploads()
+        found = [upload for upload in listed if upload["key"] == name]
         found = [upload for upload in found if upload["state"] in _UNFINISHED] or found
         if len(found) == 1:
             return await self.find(found[0]["id"])
+        if not found and left_out:
+            raise RemoteError(
+                f"No upload has the id {name!r}, nor this key among the newest {len(listed)}. Name it by its id."
+            )
         if not found:
             raise RemoteError(f"No upload has the id or the key {name!r}. `streamup ls --all` shows them.")
         ids = ", ".join(upload["id"] for upload in found)
