@@ -293,7 +293,8 @@ class Registry:
         """
         if upload.credential is not None and not self._still_known(upload.credential):
             raise Forbidden(
-                "The credential of this upload has been revoked. Its bytes are kept: end the upload with another one."
+                "The credential of this upload has been revoked. Its bytes are kept until it expires: end it with "
+                "another one of the same subject (a token with the same `sub`; an API key is a subject of its own)."
             )
         if upload.overwrite:
             return

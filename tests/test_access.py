@@ -157,9 +157,25 @@ async def test_a_credential_that_is_revoked_completes_nothing(guarded):
     await eventually(guarded.spooled)
     guarded.server.renew(replace(guarded.config, api_key_sha256=()))
     await client.send(LAST_CHUNK)
-    refused(await client.answer(), 403)
+    assert "same subject" in refused(await client.answer(), 403).json["detail"], "an API key is its own"
     refused(await guarded.ask("GET", "/uploads", None, bearer(API_KEY)), 401)
+    refused(await guarded.ask("PUT", "/objects/a?interrupted=append", BODY, bearer(token())), 409)
     assert guarded.data("a") is None
+
+
+async def test_an_api_key_is_rotated_by_the_new_one_beside_the_old(start_service):
+    old, new = "the-old-api-key-of-many", "the-new-api-key-of-many"
+    keys = tuple(map(parse_api_key, (old, new)))
+    service = await start_service(api_key_sha256=keys[:1])
+    client = await service.connect()
+    await client.send(head("PUT", "/objects/a", CHUNKED | bearer(old)) + chunk(BODY))
+    await eventually(service.spooled)
+    service.server.renew(replace(service.config, api_key_sha256=keys))
+    assert (await service.ask("PUT", "/objects/b", BODY, bearer(new))).status == 201
+    await client.send(LAST_CHUNK)
+    assert (await client.answer()).status == 201
+    service.server.renew(replace(service.config, api_key_sha256=keys[1:]))
+    refused(await service.ask("GET", "/uploads", None, bearer(old)), 401)
 
 
 async def test_what_cannot_be_renewed_whole_is_not_renewed(start_service, tmp_path):
