@@ -80,7 +80,14 @@ _HELP = {
     show_default=True,
     help="Until when requests may begin.",
 )
-@click.option("--method", "methods", metavar="METHOD", multiple=True, help="Only this one, such as PUT. Repeatable.")
+@click.option(
+    "--method",
+    "methods",
+    type=click.Choice(METHODS, case_sensitive=False),
+    metavar="METHOD",
+    multiple=True,
+    help="Only this one, such as PUT. Repeatable.",
+)
 @click.option("--max-bytes", type=Written(parse_size, "SIZE"), metavar="SIZE", help="The largest upload.")
 @click.option("--no-overwrite", is_flag=True, help="It replaces and removes no object.")
 @click.option("--content-type", "content_types", metavar="TYPE", multiple=True, help="video/mp4, video/*. Repeatable.")
@@ -99,6 +106,8 @@ def mint(*, lifetime: float, no_overwrite: bool, private_key: Path | None, kid: 
     """
     from streamup import tokens  # noqa: PLC0415 - as `cli` says
 
+    if lifetime < 1:
+        raise click.UsageError("--for is less than a second: the token would have ended before it is used.")
     key = _signing_key(private_key, values.pop("jwt_secret"))
     renamed = {"jwt_audience": "aud", "jwt_issuer": "iss"}
     said = {renamed.get(name, name): value for name, value in values.items() if value not in (None, ())}
@@ -107,7 +116,14 @@ def mint(*, lifetime: float, no_overwrite: bool, private_key: Path | None, kid: 
     try:
         click.echo(tokens.mint(_as_json(claims), key, kid))
     except Unauthorized as error:
-        raise click.UsageError(error.detail) from error
+        raise click.UsageError(_with_options(error.detail)) from error
+
+
+def _with_options(detail: str) -> str:
+    """With the names of options in place of those of claims."""
+    for option in mint.params:
+        detail = detail.replace(f"The token's claim `{option.name}`", option.opts[0])
+    return detail
 
 
 def _signing_key(file: Path | None, secret: bytes | None) -> SigningKey:
