@@ -196,6 +196,8 @@ def explain(text: str, method: str, key: str, *, size: int | None, content_type:
     By the server's own rules, with --deletes. Exit code: 0 yes, 1 no, 2 wrong usage, 3 that cannot be found out,
     because there is neither secret nor keys and its signature was not checked.
     """
+    if key.startswith("/") or "://" in key:
+        raise click.UsageError("KEY is that of an object, without an address or a leading slash: movies/a.mp4.")
     reading = _read(text, keys)
     try:
         if reading.grant is None or reading.problem:

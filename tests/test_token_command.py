@@ -198,5 +198,11 @@ def test_no_script_takes_a_signature_that_was_not_checked_for_a_good_one(run):
     assert run("inspect", expired, secret="")[0] == 1, "no server takes it, whoever has signed it"
 
 
+@pytest.mark.parametrize("key", ["/a", "http://127.0.0.1:8080/objects/a"])
+def test_explain_takes_a_key_and_no_address(run, key):
+    code, _, err = run("explain", minted(run), "PUT", key)
+    assert (code, "without an address or a leading slash" in " ".join(err.split())) == (2, True)
+
+
 def test_explain_knows_its_methods(run):
     assert run("explain", minted(run), "SING", "a")[0] == 2
