@@ -23,7 +23,7 @@ from streamup.errors import (
 from streamup.grants import Grant
 from streamup.keys import expand, validate_key
 from streamup.layout import Layout, choose_layout
-from streamup.protocols import BodyTerms, Create, Description, Intent
+from streamup.protocols import BodyTerms, Create, Intent
 from streamup.registry import Registry
 from streamup.spool import Spool
 from streamup.stores import NO_KEY, Checksum, ObjectMeta, ObjectStore
@@ -81,8 +81,8 @@ class Door:
         """
         description, body = intent.description, intent.body
         checksum = description.checksum or Checksum(self._config.checksum)
-        self._require_kept(description, checksum)
-        self._require_conditions(grant)
+        self._require_kept(checksum)
+        self._require_conditions(grant, asked=description.if_none_match)
         told = {*description.wanted, *(["sha256"] if checksum is Checksum.SHA256 else [])}
         known = known_length(body)
         self._require_allowed(known)
@@ -177,11 +177,11 @@ class Door:
             raise SpoolFull("The spool is full: uploads come in faster than the store takes them. Come back later.")
         self._require_share(upload.subject, reserve)
 
-    def readmit(self, upload: Upload, body: BodyTerms, grant: Grant) -> None:
+    def readmit(self, upload: Upload, body: BodyTerms, grant: Grant, *, if_none_match: bool) -> None:
         """... and a body that goes on with an upload. Raises `TooLarge`, `TooOld`, `NotImplementedHere`."""
         self._require_bounded(body)
         self._require_allowed(body.length)
-        self._require_conditions(grant)
+        self._require_conditions(grant, asked=if_none_match)
         if body.content_length != 0:
             self.require_young(upload)
 
@@ -222,16 +222,16 @@ class Door:
             ceiling=smallest(self._config.max_upload_bytes, upload.max_bytes),
         )
 
-    def _require_kept(self, description: Description, checksum: Checksum) -> None:
-        if description.if_none_match and not self._store.conditional_writes:
-            raise NotImplementedHere("The store behind this server does not honour If-None-Match.")
+    def _require_kept(self, checksum: Checksum) -> None:
         if checksum not in self._store.checksums:
             raise NotImplementedHere(
                 f"The store behind this server does not keep {checksum} checksums. "
                 f"It keeps {', '.join(sorted(self._store.checksums))}."
             )
 
-    def _require_conditions(self, grant: Grant) -> None:
+    def _require_conditions(self, grant: Grant, *, asked: bool) -> None:
+        if asked and not self._store.conditional_writes:
+            raise NotImplementedHere("The store behind this server does not honour If-None-Match.")
         if not (grant.overwrite or self._store.conditional_writes):
             raise NotImplementedHere(
                 "This credential replaces no object, and the store behind this server cannot promise that: it does not "

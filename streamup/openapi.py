@@ -183,7 +183,7 @@ _CREATION = (
     "Upload-Metadata",
     "Upload-Concat",
 )
-_APPEND = (*_BODY, "upload-complete", "upload-incomplete")
+_APPEND = (*_BODY, "If-None-Match", "upload-complete", "upload-incomplete")
 _RESUME = ("Upload-Draft-Interop-Version", "Tus-Resumable")
 _PREFLIGHT = ("Access-Control-Request-Method", "Access-Control-Request-Headers")
 

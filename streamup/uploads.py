@@ -52,6 +52,8 @@ SETTLE_SECONDS = 0.6
 PROMPT_SECONDS = 1.0
 """A sealed upload that the store confirms within this needs no sync of its own: its bytes are there (law 2)."""
 
+ASKED = "If-None-Match: * asks for none"
+
 SOMEBODY_ELSES = "Somebody else has an unfinished upload under this key. Use another key."
 
 
@@ -119,8 +121,7 @@ class Uploads:
         self._require_running()
         upload = self.door.upload(intent, grant)
         if upload.meta.if_none_match and await self.registry.exists(upload.key):
-            asked = "If-None-Match: * asks for none" if upload.overwrite else "this credential may replace none"
-            raise PreconditionFailed(f"There is an object under {upload.key}, and {asked}. Use another key.")
+            raise _taken(upload.key, ASKED if upload.overwrite else "this credential may replace none")
         policy = intent.policy or self._config.interrupted
         if policy == "reject" and not intent.independent:
             await self._let_end(upload.key, grant, closes)
@@ -132,7 +133,8 @@ class Uploads:
             return await self._begin(upload, intent)
         existing.require_fresh()
         if policy == "append":
-            return await self._take_over(existing, None, intent.body, grant, may_be_empty=False)
+            none = intent.description.if_none_match
+            return await self._take_over(existing, None, intent.body, grant, if_none_match=none, may_be_empty=False)
         if policy == "reject":
             async with _until(closes):  # after that an older offset is told, which is durable, too (law 2)
                 await self.announce(existing)
@@ -145,10 +147,10 @@ class Uploads:
         """A writer at `intent.offset`; stops the one before. Raises `OffsetMismatch`, `Gone`, `UploadBusy`, ...."""
         self._require_running()
         if intent.upload_id is not None:
-            return await self._take_over(await self.find(intent.upload_id, grant), intent.offset, intent.body, grant)
+            return await self._go_on(await self.find(intent.upload_id, grant), intent, grant)
         key = intent.key or ""
         if live := self.open_upload(key, grant):
-            return await self._take_over(live, intent.offset, intent.body, grant)
+            return await self._go_on(live, intent, grant)
         if intent.create:
             return await self.create(replace(intent.create, policy="reject"), grant)
         if self.registry.open_upload(key):
@@ -348,15 +350,28 @@ class Uploads:
         audit.created(upload)
         return writer
 
+    async def _go_on(self, live: Live, intent: Append, grant: Grant) -> Writer:
+        upload, none = live.upload, intent.if_none_match
+        if none and await self.registry.exists(upload.key) and upload.state is State.OPEN:  # else it may be its own
+            raise _taken(upload.key, ASKED)
+        return await self._take_over(live, intent.offset, intent.body, grant, if_none_match=none)
+
     async def _take_over(
-        self, live: Live, offset: int | None, body: BodyTerms, grant: Grant, *, may_be_empty: bool = True
+        self,
+        live: Live,
+        offset: int | None,
+        body: BodyTerms,
+        grant: Grant,
+        *,
+        if_none_match: bool,
+        may_be_empty: bool = True,
     ) -> Writer:
         """Stop the writer that is there, wait until it has settled, and be the writer (law 6).
 
         `offset` None is the policy `append`: wherever the upload is; an empty body then adds and seals nothing.
         """
         upload = live.upload
-        self.door.readmit(upload, body, grant)
+        self.door.readmit(upload, body, grant, if_none_match=if_none_match)
         async with live.entry:
             upload.require_open()
             await self.registry.stop_writer(live, "another request went on with this upload")
@@ -372,7 +387,7 @@ class Uploads:
             guarded = dict(upload.guards)
             begin_append(upload, offset, body, end)
             upload.credential = grant.credential
-            upload.narrow(max_bytes=grant.max_bytes, overwrite=grant.overwrite)
+            upload.narrow(max_bytes=grant.max_bytes, overwrite=grant.overwrite and not if_none_match)
             terms = replace(self.door.terms(body, start, upload), may_be_empty=may_be_empty, guarded=guarded)
             return await self._enter(Writer(live, terms, self._clock()))
 
@@ -520,6 +535,10 @@ def _is_all(writer: Writer) -> bool:
     """Whether a body that has ended cleanly was the last one."""
     limit = writer.terms.limit
     return writer.terms.seals and (limit is None or writer.live.upload.received == limit)
+
+
+def _taken(key: str, why: str) -> PreconditionFailed:
+    return PreconditionFailed(f"There is an object under {key}, and {why}. Use another key.")
 
 
 def already_complete(upload: Upload) -> AlreadyComplete:

@@ -850,6 +850,49 @@ async def test_if_none_match_is_checked_again_by_the_store(service):
         assert (await service.ask(method, f"/uploads/{upload_id}")).status == 410
 
 
+WAYS_ON = {
+    "append": ("PUT", "/objects/a?interrupted=append", {}),
+    "range": ("PUT", "/objects/a", place(len(START))),
+    "ietf": ("PATCH", "/uploads/{id}", at(len(START), complete=True)),
+    "tus": (
+        "PATCH",
+        "/uploads/{id}",
+        {
+            "Tus-Resumable": "1.0.0",
+            "Content-Type": "application/offset+octet-stream",
+            "Upload-Offset": str(len(START)),
+            "Upload-Length": str(len(BODY)),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_ON)
+async def test_if_none_match_holds_for_who_goes_on(service, way):
+    """Whether the object is there before the body, or comes with it; and no later request takes it back."""
+    upload_id = await service.leave()
+    await service.ask("PUT", "/objects/other", b"somebody else's")
+    method, target, headers = WAYS_ON[way]
+    ask = (method, target.format(id=upload_id))
+    theirs = service.store.objects["a"] = service.store.objects["other"]
+    refused(await service.ask(*ask, REST, headers | {"If-None-Match": "*"}), 412)
+    assert (await service.document("a"))["received"] == len(START)
+    del service.store.objects["a"]
+    client = await service.connect()
+    await client.send(head(*ask, headers | CHUNKED | {"If-None-Match": "*"}) + chunk(REST))
+    await service.becomes("a", received=len(BODY))
+    service.store.objects["a"] = theirs
+    await client.send(LAST_CHUNK)
+    refused(await client.answer(), 412)
+    refused(await service.ask("PATCH", f"/uploads/{upload_id}", b"", at(len(BODY), complete=True)), 412)
+    assert service.data("a") == b"somebody else's"
+    del service.store.objects["a"]
+    again = {"If-None-Match": "*"} | at(len(BODY), complete=True)
+    for _ in range(2):  # the second time its own object is there
+        assert (await service.ask("PATCH", f"/uploads/{upload_id}", b"", again)).status == 201
+    assert service.data("a") == BODY
+
+
 async def test_a_condition_the_store_cannot_keep_is_refused_before_the_body(start_service):
     service = await start_service(store=strict_store(conditional_writes=False))
     refused(await service.ask("PUT", "/objects/a", b"body", {"If-None-Match": "*"}), 501)

@@ -125,7 +125,8 @@ class Create:
 class Append:
     """Go on at `offset` of the open upload of `key`, or of `upload_id`. Stops a running writer.
 
-    `create` is what a range from byte 0 means where the key has no open upload.
+    `create` is what a range from byte 0 means where the key has no open upload. `if_none_match`: the upload replaces no
+    object from now on.
     """
 
     offset: int
@@ -133,6 +134,7 @@ class Append:
     key: str | None = None
     upload_id: str | None = None
     create: Create | None = None
+    if_none_match: bool = False
     respond_async: bool = False
 
 

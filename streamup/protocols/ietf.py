@@ -256,7 +256,13 @@ def _append(head: RequestHead, draft: Draft) -> Append:
     required = draft.media_type and head.method == "PATCH" and (draft.number is not None or media_type)
     if required and terms.content_length != 0 and media_type != MEDIA_TYPE:
         raise UnsupportedMedia(f"The bytes to append have the Content-Type {MEDIA_TYPE}, not {media_type or 'none'}.")
-    return Append(upload_id=head.upload_id, offset=offset, body=terms, respond_async=fields.respond_async(head))
+    return Append(
+        upload_id=head.upload_id,
+        offset=offset,
+        body=terms,
+        if_none_match=fields.if_none_match(head),
+        respond_async=fields.respond_async(head),
+    )
 
 
 def _terms(head: RequestHead, start: int, *, seals: bool) -> BodyTerms:

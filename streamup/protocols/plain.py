@@ -185,7 +185,7 @@ def _ask(head: RequestHead, key: str, length: int | None) -> Intent:
     if length is None:
         raise BadRequest("To seal, name the end: `Content-Range: bytes */N` with N the bytes received.")
     terms = BodyTerms(content_length=0, seals=True, length=length, guards=fields.guards(head))
-    return Append(key=key, offset=length, body=terms, respond_async=fields.respond_async(head))
+    return _append(head, key, length, terms)
 
 
 def _continue(head: RequestHead, key: str, first: int, last: int | None, length: int | None) -> Append:
@@ -211,8 +211,18 @@ def _continue(head: RequestHead, key: str, first: int, last: int | None, length:
         guards=fields.guards(head),
     )
     fields.check_length(terms, first)
-    create = _create(head, key, terms) if first == 0 else None
-    return Append(key=key, offset=first, body=terms, create=create, respond_async=fields.respond_async(head))
+    return _append(head, key, first, terms, _create(head, key, terms) if first == 0 else None)
+
+
+def _append(head: RequestHead, key: str, offset: int, terms: BodyTerms, create: Create | None = None) -> Append:
+    return Append(
+        key=key,
+        offset=offset,
+        body=terms,
+        create=create,
+        if_none_match=fields.if_none_match(head),
+        respond_async=fields.respond_async(head),
+    )
 
 
 # -- answers ------------------------------------------------------------------------------------------------------

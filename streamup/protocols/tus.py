@@ -203,7 +203,12 @@ def _append(head: RequestHead) -> Append:
     offset = _number(head, "Upload-Offset")
     if offset is None:
         raise BadRequest("An append names its place: Upload-Offset, as HEAD tells it.")
-    return Append(upload_id=head.upload_id, offset=offset, body=_terms(head, offset, _number(head, "Upload-Length")))
+    return Append(
+        upload_id=head.upload_id,
+        offset=offset,
+        body=_terms(head, offset, _number(head, "Upload-Length")),
+        if_none_match=fields.if_none_match(head),
+    )
 
 
 def _terms(head: RequestHead, start: int, length: int | None) -> BodyTerms:
