@@ -20,6 +20,7 @@ from streamup.errors import (
     LengthConflict,
     LengthRequired,
     NotImplementedHere,
+    TooLarge,
     UnsupportedMedia,
 )
 from streamup.protocols import BodyTerms, Limits, RequestHead, fields
@@ -196,6 +197,12 @@ def test_a_body_has_a_length_or_comes_in_chunks_or_is_none(lines, length):
     else:
         with pytest.raises(LengthRequired):
             fields.framing(head, required=True)
+
+
+def test_a_body_is_no_longer_than_the_largest_number_we_keep():
+    assert fields.framing(request(f"PUT /objects/a\nContent-Length: {fields.MOST_BYTES}")) == fields.MOST_BYTES
+    with pytest.raises(TooLarge):
+        fields.framing(request(f"PUT /objects/a\nContent-Length: {fields.MOST_BYTES + 1}"))
 
 
 @pytest.mark.parametrize("coding", ["gzip, chunked", "gzip", "identity", "chunked, chunked"])

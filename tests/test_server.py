@@ -850,6 +850,19 @@ async def test_if_none_match_is_checked_again_by_the_store(service):
         assert (await service.ask(method, f"/uploads/{upload_id}")).status == 410
 
 
+@pytest.mark.parametrize("size", [2**63 - 1, 10**15])
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+async def test_a_body_longer_than_any_number_we_keep_is_refused_before_it(service, caplog, method, size):
+    upload_id = await service.leave()
+    target = "/objects/a" if method == "PUT" else f"/uploads/{upload_id}"
+    headers = place(len(START)) if method == "PUT" else at(len(START), complete=True)
+    client = await service.connect()
+    answer = await client.ask(method, target, headers=headers | EXPECT | {"Content-Length": str(size)})
+    assert refused(answer, 413, limit=10**15 - 1).interim == ()
+    assert (await service.document("a"))["offset"] == len(START)
+    assert "ERROR" not in caplog.text
+
+
 WAYS_ON = {
     "append": ("PUT", "/objects/a?interrupted=append", {}),
     "range": ("PUT", "/objects/a", place(len(START))),

@@ -14,7 +14,7 @@ from typing import get_args
 from urllib.parse import quote, unquote
 
 from streamup.digests import SIZES, Digest
-from streamup.errors import BadRequest, LengthConflict, LengthRequired, NotImplementedHere, UnsupportedMedia
+from streamup.errors import BadRequest, LengthConflict, LengthRequired, NotImplementedHere, TooLarge, UnsupportedMedia
 from streamup.protocols import BodyTerms, Description, Limits, Policy, RequestHead
 from streamup.stores import Checksum
 from streamup.upload import Upload
@@ -102,7 +102,7 @@ def media_type(head: RequestHead) -> str:
 def framing(head: RequestHead, *, required: bool = False) -> int | None:
     """Content-Length, None for a chunked body. With neither there is no body (RFC 9112, 6.3), unless one is required.
 
-    HTTP/1.0 requires it always (RFC 1945, 7.2.2). Raises `LengthRequired`, `NotImplementedHere`.
+    HTTP/1.0 requires it always (RFC 1945, 7.2.2). Raises `LengthRequired`, `TooLarge`, `NotImplementedHere`.
     """
     coding = head.headers.get("Transfer-Encoding", "").strip().lower()
     if coding not in {"", "chunked"}:
@@ -111,7 +111,10 @@ def framing(head: RequestHead, *, required: bool = False) -> int | None:
         return None
     if head.content_length is None and (required or head.version < (1, 1)):
         raise LengthRequired("Send a Content-Length, or the body in chunks (Transfer-Encoding: chunked).")
-    return head.content_length or 0
+    length = head.content_length or 0
+    if length > MOST_BYTES:  # and so is every offset, so that their sum fits into 63 bits
+        raise TooLarge(f"A body has {MOST_BYTES} bytes at most.", limit=MOST_BYTES)
+    return length
 
 
 def check_length(terms: BodyTerms, start: int) -> None:
