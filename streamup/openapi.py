@@ -418,10 +418,9 @@ _OF_PAGES = (400, 403, 404, 405, 503)
 _SENDING = (*_DOOR, 404, 409, 410, 411, 412, 413, 415, 423, 460, 501, 507)
 
 
-def _answer(description: str, fields: Iterable[str] = (), schema: str = "", media: str = "application/json") -> Json:
-    answer: Json = {"description": description}
-    if fields:
-        answer["headers"] = {name: _ref("headers", name) for name in dict.fromkeys(fields)}
+def _answer(description: str, fields: Iterable[str], schema: str = "", media: str = "application/json") -> Json:
+    headers = {name: _ref("headers", name) for name in dict.fromkeys(fields)}
+    answer: Json = {"description": description, "headers": headers}
     if schema:
         answer["content"] = {media: {"schema": _ref("schemas", schema)}}
     return answer
