@@ -91,7 +91,7 @@ def asked_by_foreign_page(headers: Mapping[str, str], allowed: Collection[str] =
     """Whether a browser says that a page of another origin asks, and none of those that are `allowed`.
 
     A page of another origin of the same site is foreign, too, but its requests without an Origin only look, and it
-    cannot embed their answers (`listeners.ON_EVERY_ANSWER`).
+    cannot embed their answers (`listeners.WHERE_SOMETHING_IS_READ`).
     """
     origin = headers.get("Origin")
     if origin is not None and origin.lower() in allowed:

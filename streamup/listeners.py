@@ -34,12 +34,16 @@ LINGER_SECONDS = 2
 SHUTDOWN_SECONDS = 1
 """How long answers may still be on their way once every writer has settled."""
 
-ON_EVERY_ANSWER = {
-    "Server": "streamup",  # aiohttp would tell the versions of itself and of Python
+ON_EVERY_ANSWER = {"Server": "streamup"}  # aiohttp would tell the versions of itself and of Python
+
+WHERE_SOMETHING_IS_READ = {
     "X-Content-Type-Options": "nosniff",
     # A page of another origin cannot embed what it may not read: requests for images and media carry no Origin.
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+"""For browsers, and on answers to GET only: ffmpeg looks at the first 1,024 bytes of all that its connection has been
+answered, and what it leaves unread makes the kernel reset the connection, with the end of its last playlist in it.
+"""
 
 MARGIN = 64
 """Places for clients who are told that there is none, beside those that are for use."""
@@ -217,6 +221,8 @@ class Listener:
 
     async def _begin_answer(self, request: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(ON_EVERY_ANSWER)
+        if request.method in {"GET", "HEAD"}:
+            response.headers.update(WHERE_SOMETHING_IS_READ)
         # Linux' own timer (tcp(7), milliseconds), also for a peer whose window stays shut; aiohttp has none for it. Not
         # before the answer: who sends a long body may leave interim responses unread until its end.
         timer: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
