@@ -24,6 +24,9 @@ FILES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "/": ("index.html", "text/html"),
         "/static/page.css": ("page.css", "text/css"),
         "/static/page.js": ("page.js", "text/javascript"),
+        "/static/dashboard.js": ("dashboard.js", "text/javascript"),
+        "/static/uploader.js": ("uploader.js", "text/javascript"),
+        "/static/words.js": ("words.js", "text/javascript"),
         "/static/streamup.js": ("streamup.js", "text/javascript"),
         "/static/icon.svg": ("icon.svg", "image/svg+xml"),
     }

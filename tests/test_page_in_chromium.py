@@ -90,11 +90,6 @@ async def test_it_sends_a_file(service, open_page):
     await expect(page.locator("#outcome")).to_contain_text("Grüße 100%.bin is there")
     assert service.data("Grüße 100%.bin") == BODY
     assert service.store.objects["Grüße 100%.bin"].meta.content_type == "video/mp4"
-    await service.leave("taken.bin")
-    await page.get_by_label("Key", exact=True).fill("taken.bin")
-    await page.get_by_label("Key", exact=True).press("Enter")
-    await expect(page.locator("#outcome")).to_contain_text("bytes of an unfinished upload are kept")
-    page.complaints.clear()  # Chromium reports every 409
 
 
 async def test_what_strangers_wrote_is_text(service, open_page):

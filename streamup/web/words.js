@@ -1,0 +1,17 @@
+// How numbers and errors are said, by all pages.
+
+import { Refused } from "./streamup.js";
+
+/** What to tell a person of an error. One that is a defect of ours is thrown on: the console shows it. */
+export function explained(error) {
+  if (!(error instanceof Refused)) throw error;
+  return error.message;
+}
+
+/** Bytes, as people read them. */
+export function size(bytes) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  const step = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(bytes, 1)) / 10));
+  const value = bytes / 1024 ** step;
+  return `${value.toFixed(step && value < 100 ? 1 : 0)} ${units[step]}`;
+}
