@@ -25,6 +25,7 @@ FILES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "/static/page.css": ("page.css", "text/css"),
         "/static/page.js": ("page.js", "text/javascript"),
         "/static/dashboard.js": ("dashboard.js", "text/javascript"),
+        "/static/recorder.js": ("recorder.js", "text/javascript"),
         "/static/uploader.js": ("uploader.js", "text/javascript"),
         "/static/words.js": ("words.js", "text/javascript"),
         "/static/streamup.js": ("streamup.js", "text/javascript"),

@@ -24,7 +24,11 @@ def url(service: Service, rest: str = "") -> str:
 
 
 def row(page: Page, key: str) -> Any:
-    return page.locator("li", has_text=key)
+    return page.locator("#uploads li", has_text=key)
+
+
+def connection(page: Page) -> Any:
+    return page.locator("#connection [role=status]")
 
 
 @pytest.fixture
@@ -34,11 +38,11 @@ async def guarded(start_service):
 
 async def test_a_token_leaves_the_address_bar_and_goes_by_header(guarded, open_page):
     page = await open_page(url(guarded, f"#token={KEY}"))
-    await expect(page.locator("#connection")).to_have_text("Live")
+    await expect(connection(page)).to_have_text("Live")
     assert page.url == url(guarded)
     assert await page.evaluate("[sessionStorage.token, localStorage.length, document.cookie]") == [KEY, 0, ""]
     await page.reload()
-    await expect(page.locator("#connection")).to_have_text("Live")
+    await expect(connection(page)).to_have_text("Live")
     await page.get_by_role("button", name="Forget the token").click()
     await expect(page.get_by_label("Token or API key")).to_be_visible()
     assert await page.evaluate("sessionStorage.token") == ""
@@ -50,11 +54,11 @@ async def test_without_a_token_it_asks_for_one(guarded, open_page):
     field = page.get_by_label("Token or API key")
     await field.fill("wrong")
     await field.press("Enter")
-    await expect(page.locator("#connection")).to_contain_text("API key")
+    await expect(page.get_by_role("alert")).to_contain_text("API key")
     await field.fill(KEY)
     await field.press("Enter")
     await expect(field).to_be_hidden()
-    await expect(page.locator("#connection")).to_have_text("Live")
+    await expect(connection(page)).to_have_text("Live")
     page.complaints.clear()
 
 
@@ -83,8 +87,25 @@ async def test_it_shows_uploads_as_they_are_and_ends_them(service, open_page):
     client.close()
 
 
-async def test_it_sends_a_file(service, open_page):
+async def test_the_address_says_which_view_is_shown(service, open_page):
     page = await open_page(url(service))
+    views = page.get_by_role("navigation", name="Views")
+    for name, fragment in [("Record", "record"), ("Upload", "upload"), ("Dashboard", "uploads")]:
+        await views.get_by_role("link", name=name).press("Enter")
+        await expect(page.get_by_role("heading", level=1)).to_have_text(name)
+        await expect(page.get_by_role("heading", level=1)).to_be_focused()
+        await expect(page).to_have_title(f"{name} · streamup")
+        assert page.url == url(service, f"#{fragment}")
+        assert await views.locator("[aria-current=page]").inner_text() == name
+        assert await page.locator(".view:visible").count() == 1
+    await page.go_back()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Upload")
+    await page.reload()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Upload")
+
+
+async def test_it_sends_a_file(service, open_page):
+    page = await open_page(url(service, "#upload"))
     await page.locator("#file").set_input_files({"name": "Grüße 100%.bin", "mimeType": "video/mp4", "buffer": BODY})
     await page.get_by_role("button", name="Send").click()
     await expect(page.locator("#outcome")).to_contain_text("Grüße 100%.bin is there")
@@ -98,14 +119,15 @@ async def test_what_strangers_wrote_is_text(service, open_page):
     await client.send(head("PUT", f"/objects/{quote(HOSTILE)}", CHUNKED) + chunk(BODY[: PART_BYTES + 1]))
     await service.becomes(HOSTILE, writer=True)
     page = await open_page(url(service))
-    await expect(page.locator("li .key")).to_have_text(HOSTILE)
-    assert await page.locator("li .key").evaluate("one => one.childElementCount") == 0
+    await expect(page.locator("#uploads .key")).to_have_text(HOSTILE)
+    assert await page.locator("#uploads .key").evaluate("one => one.childElementCount") == 0
     await page.get_by_role("button", name="Cancel <img").click()
-    await expect(page.locator("#question-text")).to_contain_text(HOSTILE)
+    await expect(page.locator("#question-title")).to_contain_text(HOSTILE)
     await page.get_by_role("button", name="Yes, cancel it").click()
-    await expect(page.locator("li .state")).to_have_text("cancelled")
+    await expect(page.locator("#uploads .state")).to_have_text("cancelled")
+    await page.get_by_role("link", name="Upload").click()
     await page.locator("#file").set_input_files({"name": HOSTILE.replace("/", ""), "mimeType": "", "buffer": b"x"})
-    assert await page.title() == "streamup"
+    assert await page.title() == "Upload · streamup"
     gate.release()
     client.close()
 
@@ -127,7 +149,7 @@ async def test_a_planted_script_is_blocked(service, open_page):
         }"""
     )
     await eventually(lambda: len([text for text in page.complaints if "Content Security Policy" in text]) >= 4)
-    assert await page.title() == "streamup"
+    assert await page.title() == "Dashboard · streamup"
     await expect(page.locator("main")).to_be_visible()
     page.complaints.clear()
 
@@ -144,6 +166,6 @@ async def test_no_page_may_frame_it(service, open_page):
 async def test_it_fits_on_a_phone(service, open_page, scheme, tmp_path):
     await service.leave("a-directory/with-a-very-long-name-that-has-no-space-in-it/and-a-file-of-the-same-kind.mp4")
     page = await open_page(url(service), color_scheme=scheme, **PHONE)
-    await expect(page.locator("li")).to_have_count(1)
+    await expect(page.locator("#uploads li")).to_have_count(1)
     assert await page.evaluate("document.documentElement.scrollWidth") == 390
     await page.screenshot(path=tmp_path / f"phone-{scheme}.png", full_page=True)

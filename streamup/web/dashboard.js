@@ -9,13 +9,12 @@ const LIVE = ["open", "sealed", "completing"];
 const $ = (id) => document.getElementById(id);
 const rows = new Map();
 let server;
-let signedOut; // called when the server asks who this is, or knows it by now
+let page;
 let latest = 0; // the answer that counts is that of the last question
 
-/** `onAsked(asked)` is told whether the server asks for another credential. */
-export function start(theServer, onAsked) {
+export function start(theServer, thePage) {
   server = theServer;
-  signedOut = onAsked;
+  page = thePage;
   document.addEventListener("visibilitychange", () => document.hidden || refresh());
   poll();
 }
@@ -26,15 +25,16 @@ export async function refresh() {
     const uploads = await server.uploads();
     if (asked !== latest) return;
     show(uploads);
-    say("Live");
-    signedOut(false);
+    say("Live", true);
+    page.signedIn();
   } catch (error) {
     if (asked !== latest) return;
-    say(explained(error));
+    explained(error);
+    say(error.status === 401 ? "Signed out" : error.status === 0 ? "Not reachable" : "Refused", false);
     if (error.status === 401) {
       show([]);
       $("empty").hidden = true;
-      signedOut(true);
+      page.signIn(error.message);
     }
   }
 }
@@ -96,32 +96,18 @@ function numbers(upload) {
 }
 
 async function act(row, word, consequence, action) {
-  if (!(await confirmed(`${word} ${row.upload.key}? ${consequence}`, `Yes, ${word.toLowerCase()} it`, word === "Cancel"))) return;
+  const yes = `Yes, ${word.toLowerCase()} it`;
+  if (!(await page.confirmed(`${word} ${row.upload.key}?`, consequence, { yes, grave: word === "Cancel" }))) return;
   try {
     await action();
   } catch (error) {
-    say(explained(error));
+    page.tell(explained(error), { failed: true });
   }
   await refresh();
 }
 
-function confirmed(question, yes, grave) {
-  const dialog = $("question");
-  $("question-text").textContent = question;
-  $("yes").textContent = yes;
-  $("yes").classList.toggle("grave", grave);
-  return new Promise((resolve) => {
-    const answer = (word) => {
-      dialog.close();
-      resolve(word); // here, not by the event `close`: that comes later, and might answer the next question
-    };
-    $("yes").onclick = () => answer(true);
-    $("no").onclick = () => answer(false);
-    dialog.oncancel = () => resolve(false); // Escape
-    dialog.showModal();
-  });
-}
-
-function say(text) {
-  if ($("connection").textContent !== text) $("connection").textContent = text; // a screen reader says it once
+function say(text, live) {
+  const status = $("connection").firstElementChild;
+  $("connection").className = `light ${live ? "on" : "off"}`;
+  if (status.textContent !== text) status.textContent = text; // a screen reader says it once
 }

@@ -1,11 +1,79 @@
-// The page: who asks, and which of its views is shown.
+// The frame of the page: who asks, which of the views is shown, and what all of them say and ask in the same way.
+//
+// A view is a module with `start(server, page)`. `page` is the object below. It may also export `signedIn()`: there is
+// a credential now that was not there before. Views go on while another one is shown.
 
 import * as dashboard from "./dashboard.js";
+import * as recorder from "./recorder.js";
 import { Server } from "./streamup.js";
 import * as uploader from "./uploader.js";
 
+const VIEWS = { record: recorder, upload: uploader, uploads: dashboard };
+const USUAL = "uploads";
+const TOAST_MILLISECONDS = 8000; // long enough for two lines, read slowly
+
 const $ = (id) => document.getElementById(id);
+const link = (view) => document.querySelector(`nav [href="#${view}"]`);
 const server = new Server({ token: takeToken() });
+let shown = USUAL;
+
+const page = {
+  /** The navigation shows that `view` ("record", "upload") works on something: `text` is short ("0:42", "37 %"); empty
+   * when it has ended. */
+  working(view, text) {
+    const going = link(view).querySelector(".going");
+    if (going.textContent === text) return;
+    going.textContent = text;
+    going.hidden = !text;
+    entitle();
+  },
+
+  /** The server asks who this is (an answer 401), for the reason given: shows the card for a token. */
+  signIn(reason = "") {
+    $("sign-in-trouble").textContent = server.token ? reason : "";
+    $("sign-in").hidden = false;
+    show(shown);
+  },
+
+  /** The server has accepted the credential, or asks for none. */
+  signedIn() {
+    if ($("sign-in").hidden) return;
+    $("sign-in").hidden = true;
+    $("token").value = "";
+    show(shown);
+    for (const view of Object.values(VIEWS)) view.signedIn?.();
+  },
+
+  /** Tell something in passing. What `failed` stays until it is dismissed. */
+  tell(text, { failed = false } = {}) {
+    const toast = $("toast").content.firstElementChild.cloneNode(true);
+    toast.querySelector("p").textContent = text;
+    toast.classList.toggle("failed", failed);
+    toast.querySelector("button").onclick = () => toast.remove();
+    $("toasts").append(toast);
+    if (!failed) setTimeout(() => toast.remove(), TOAST_MILLISECONDS);
+  },
+
+  /** Ask before something that cannot be undone: true or false. */
+  confirmed(question, consequence, { yes, no = "No, leave it", grave = false }) {
+    const dialog = $("question");
+    $("question-title").textContent = question;
+    $("question-text").textContent = consequence;
+    $("no").textContent = no;
+    $("yes").textContent = yes;
+    $("yes").className = grave ? "grave" : "main";
+    return new Promise((resolve) => {
+      const answer = (word) => {
+        dialog.close();
+        resolve(word); // here, not by the event `close`: that comes later, and might answer the next question
+      };
+      $("yes").onclick = () => answer(true);
+      $("no").onclick = () => answer(false);
+      dialog.oncancel = () => resolve(false); // Escape
+      dialog.showModal();
+    });
+  },
+};
 
 /** From `#token=…`, which leaves the address bar at once, so that no history, bookmark or screenshot has it. */
 function takeToken() {
@@ -39,10 +107,40 @@ function use(token) {
   return dashboard.refresh();
 }
 
+function show(view) {
+  shown = view;
+  for (const name of Object.keys(VIEWS)) {
+    // Without a credential there is nothing to do in a view, except in one that is at work.
+    const idle = link(name).querySelector(".going").hidden;
+    $(`${name}-view`).hidden = name !== view || (!$("sign-in").hidden && idle);
+    if (name === view) link(name).setAttribute("aria-current", "page");
+    else link(name).removeAttribute("aria-current");
+  }
+  entitle();
+}
+
+function entitle() {
+  const recording = link("record").querySelector(".going").textContent;
+  const view = link(shown).querySelector("span").textContent;
+  document.title = `${recording ? `● ${recording} · ` : ""}${view} · streamup`;
+}
+
+function named() {
+  const name = location.hash.slice(1);
+  return Object.hasOwn(VIEWS, name) ? name : USUAL;
+}
+
+addEventListener("hashchange", () => {
+  if (new URLSearchParams(location.hash.slice(1)).has("token")) return use(takeToken());
+  show(named());
+  scrollTo(0, 0);
+  $(`${shown}-title`).focus({ preventScroll: true }); // a screen reader says where one is now
+});
 $("sign-out").onclick = () => use("");
-$("use-token").onclick = () => use($("token").value.trim());
-$("token").onkeydown = (event) => event.key === "Enter" && $("use-token").click();
+document.querySelector("#sign-in form").onsubmit = (event) => {
+  event.preventDefault();
+  use($("token").value.trim());
+};
 $("sign-out").hidden = !server.token;
-addEventListener("hashchange", () => use(takeToken()));
-uploader.start(server);
-dashboard.start(server, (asked) => ($("sign-in").hidden = !asked));
+show(named());
+for (const view of Object.values(VIEWS)) view.start(server, page);

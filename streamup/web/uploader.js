@@ -42,5 +42,5 @@ async function send() {
 
 function tell(text, failed = false) {
   $("outcome").textContent = text;
-  $("outcome").classList.toggle("failed", failed);
+  $("outcome").classList.toggle("trouble", failed);
 }
