@@ -29,6 +29,8 @@ FILES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "/static/uploader.js": ("uploader.js", "text/javascript"),
         "/static/words.js": ("words.js", "text/javascript"),
         "/static/streamup.js": ("streamup.js", "text/javascript"),
+        "/static/event-stream.js": ("event-stream.js", "text/javascript"),
+        "/static/patience.js": ("patience.js", "text/javascript"),
         "/static/icon.svg": ("icon.svg", "image/svg+xml"),
     }
 )

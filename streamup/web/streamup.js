@@ -8,8 +8,23 @@
 //
 // Every answer to an append comes after its bytes are on the server's disk. After one that failed, `server.offset(id)`
 // says where to go on.
+//
+//     for await (const { name, data } of server.watch({ signal })) show(name, data);
+//
+// tells about all uploads as they change, on one connection. A page of another origin can use all of this if the
+// server's operator has named it (--cors-origin). Node has run it from version 18 on.
 
-const HERE = new URL(".", document.baseURI); // a proxy may have put the server below a path
+import { parsedEvents } from "./event-stream.js";
+import { backoff, rest } from "./patience.js";
+
+/** The server that this file came from, which a proxy may have put below a path. */
+const HERE = new URL("..", import.meta.url);
+
+/** A stream of events says something at least every 15 s. One that has been silent for longer than two of them is dead,
+ * whatever the network says: so it is after a computer has slept. */
+const SILENCE_MILLISECONDS = 40_000;
+
+const LIVE = ["open", "sealed", "completing"];
 
 /** The server refused. `status` is HTTP's (0: it was not reached), the message says what to do. `again`: nothing is
  * wrong with the request, and it may succeed later. */
@@ -25,7 +40,7 @@ export class Refused extends Error {
 }
 
 export class Server {
-  /** `url` is where the server is (as a rule, where the page came from). */
+  /** `url` is where the server is; as a rule where this module came from. */
   constructor({ token = "", url = HERE } = {}) {
     this.token = token;
     this.url = new URL(url, HERE);
@@ -39,6 +54,60 @@ export class Server {
   /** One upload as it is, with its parts and their checksums. Disturbs nobody. */
   async look(id) {
     return await (await this.#ask("GET", `uploads/${encodeURIComponent(id)}`)).json();
+  }
+
+  /** What happens, for `for await`: `{ name, data }`.
+   *
+   *     open     a connection begins, and tells about everything once more; what it does not tell of is gone
+   *     upload   an upload, as `look` tells it but without its parts: each one at the beginning, then as they change
+   *     server   the server itself: its spool, its store, how many uploads are left out (only without `id`)
+   *     lost     the connection broke; `data` says why (a Refused). It begins anew by itself
+   *
+   * With `id` of one upload: its `offset` is then durable about once a second, and the end of the upload is the end of
+   * the events. Without, they end by `signal` only. Throws Refused when to ask again would not help (401, 403, 404). */
+  async *watch({ id, signal } = {}) {
+    const path = id === undefined ? "uploads/events" : `uploads/${encodeURIComponent(id)}/events`;
+    for (let attempt = 0; ; attempt++) {
+      try {
+        for await (const { name, data } of this.#events(path, signal)) {
+          attempt = 0;
+          yield { name, data };
+          if (id !== undefined && name === "upload" && !LIVE.includes(data.state)) return;
+        }
+      } catch (error) {
+        if (signal?.aborted) return;
+        if (!error.again) throw error;
+        yield { name: "lost", data: error };
+      }
+      if (signal?.aborted) return;
+      await rest(backoff(attempt), signal).catch(() => {});
+      if (signal?.aborted) return;
+    }
+  }
+
+  /** The events of one connection. Its end is a Refused, too: the server never ends them without a reason. */
+  async *#events(path, signal) {
+    const connection = new AbortController();
+    const stop = () => connection.abort();
+    let timer;
+    const heard = () => {
+      clearTimeout(timer);
+      timer = setTimeout(stop, SILENCE_MILLISECONDS);
+    };
+    signal?.addEventListener("abort", stop);
+    try {
+      heard();
+      const answer = await this.#ask("GET", path, { Accept: "text/event-stream" }, connection.signal);
+      yield { name: "open", data: null };
+      for await (const { name, data } of parsedEvents(pieces(answer.body, heard))) yield { name, data: parsed(data) };
+    } catch (error) {
+      throw error instanceof Refused ? error : new Refused(0, "The connection broke.");
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", stop);
+      stop(); // who stops listening ends the connection
+    }
+    throw new Refused(0, "The server ended the connection.");
   }
 
   /** Begin an upload without a byte. `length` if it is known; `metadata` are names (lower case, hyphens) and texts that
@@ -104,19 +173,29 @@ export class Server {
     return this.token ? { Authorization: `Bearer ${this.token}` } : {};
   }
 
-  async #ask(method, path, headers = {}) {
+  async #ask(method, path, headers = {}, signal = undefined) {
     let answer;
     try {
       answer = await fetch(new URL(path, this.url), {
         method,
         headers: { ...this.#credential(), ...headers },
         credentials: "omit",
+        signal,
       });
     } catch {
       throw new Refused(0, "The server cannot be reached.");
     }
     if (!answer.ok) throw refusal(answer.status, await answer.text());
     return answer;
+  }
+}
+
+/** A body as it comes (not every browser iterates over a ReadableStream). */
+async function* pieces(body, heard) {
+  const reader = body.getReader();
+  for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
+    heard();
+    yield piece.value;
   }
 }
 
