@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from streamup import logs
-from streamup.client.progress import CLEAR, choose
+from streamup.client.progress import choose
 from streamup.client.proof import Finding, Verdict, conclude
 from streamup.client.reading import PARALLEL
 from streamup.client.remote import Remote, RemoteError, Upload
@@ -451,12 +451,9 @@ def verify(file: str, source: str, *, etag: bool, read: bool, **options: Any) ->
 def _way(*, quiet: bool, as_json: bool, **reach: Any) -> Way:
     from streamup.client.transfer import Way  # noqa: PLC0415 - as the module says
 
-    def say(text: str) -> None:
-        click.echo(f"{CLEAR if show else ''}{printable(text)}", err=True)
-
     show = choose(quiet=quiet, as_json=as_json)
     renamed = {"s3_endpoint_url": "endpoint_url", "s3_path_style": "path_style"}
-    return Way(show=show, say=say, **{renamed.get(name, name): value for name, value in reach.items()})
+    return Way(show=show, say=show.say, **{renamed.get(name, name): value for name, value in reach.items()})
 
 
 def _transfer(

@@ -81,7 +81,7 @@ def keep(store, data=DATA, *, sizes=None, checksum=None, etag=None, told=True, k
 async def download(store, target, *, key="dir/k", etag=False, patience=0.0, parallel=3, say=lambda _: None):
     source, waiting = StoreSource(store, key, f"s3://bucket/{key}"), Patience(say, patience)
     known = await Known.of(source, waiting)
-    progress = Progress(known.stored.size, "k")
+    progress = Progress("k", known.stored.size)
     return await Download(source, known, target, waiting, parallel=parallel, etag=etag).run(progress, say)
 
 
@@ -89,7 +89,7 @@ async def compare(store, path, *, key="dir/k", etag=False, read=False, patience=
     source, waiting = StoreSource(store, key, f"s3://bucket/{key}"), Patience(seconds=patience)
     known = await Known.of(source, waiting)
     comparison = Comparison(source, known, path, waiting, parallel=3)
-    return await comparison.run(Progress(known.stored.size, "k"), etag=etag, read=read)
+    return await comparison.run(Progress("k", known.stored.size), etag=etag, read=read)
 
 
 @pytest.fixture

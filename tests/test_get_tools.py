@@ -10,14 +10,12 @@ import concurrent.futures
 import hashlib
 import json
 import os
-import pty
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,7 +26,6 @@ from process import MIB, PART, content, digest, run
 
 from streamup import cli
 from streamup.client import source as source_module
-from streamup.client.progress import Progress, State, bar, choose, clock
 from streamup.client.reading import SPAN_BYTES
 from streamup.client.source import ServerSource
 from streamup.client.transfer import Way, get
@@ -512,48 +509,6 @@ async def test_flipped_on_its_way_it_is_found_and_nothing_is_left(shop, tmp_path
 
 
 # Progress
-
-
-async def test_a_terminal_is_shown_a_bar(monkeypatch):
-    monkeypatch.setattr("streamup.client.progress.BAR_SECONDS", 0.001)
-    leader, follower = pty.openpty()
-    with os.fdopen(follower, "w") as terminal:
-        monkeypatch.setattr(sys, "stderr", terminal)
-        async with Progress(200, "film.mp4", choose(quiet=False, as_json=False)) as progress:
-            for _ in range(4):
-                progress.add(50)
-                await asyncio.sleep(0.002)
-    shown = ""
-    with suppress(OSError):  # EIO: nobody writes there any more
-        while piece := os.read(leader, 65536):
-            shown += piece.decode()
-    os.close(leader)
-    assert "downloading film.mp4  [" in shown
-    assert "100%  200 B of 200 B" in shown
-    assert shown.endswith("\r\x1b[K")
-    assert choose(quiet=True, as_json=True) is None
-
-
-def test_the_rate_is_that_of_the_last_seconds(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr("streamup.client.progress.time.monotonic", lambda: now[0])
-    progress = Progress(10_000, "f")
-    rates = []
-    for size in (1_000, 1_000, 0, 0, 0, 0, 0, 0, 0):
-        now[0] += 1
-        progress.add(size)
-        rates.append(progress.state().rate)
-    assert rates[0] == 1_000
-    assert rates[-1] == 0
-
-
-def test_a_bar_fits_its_line():
-    state = State("film.mp4", "downloading", 50, 200, 10.0, 5.0)
-    assert bar(state, 79) == "downloading film.mp4  [###............]  25%  50 B of 200 B  10 B/s  0:15 left"
-    for columns in range(10, 120, 7):
-        assert len(bar(state, columns)) <= columns
-    assert bar(State("f", "checking", 0, 0, 0.0, 0.0), 60).endswith("100%  0 B of 0 B  0 B/s")
-    assert (clock(7), clock(3723)) == ("0:07", "1:02:03")
 
 
 def test_json_lines_tell_how_far_it_is(server, site, tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ IMPURE_STANDARD_LIBRARY = {
     "threading",
 }
 
-PURE_MODULES = {"client.proof", "client.table"}
+PURE_MODULES = {"client.destination", "client.proof", "client.table"}
 """Such modules in rooms that act otherwise."""
 
 

@@ -1,23 +1,29 @@
-"""How far a transfer is: a bar on a terminal, JSON lines for programs, or nothing.
+"""How far transfers are: bars on a terminal, JSON lines for programs, and otherwise nothing but lines that are said.
 
-async with Progress(total, "movie.mp4", show=choose(quiet=False, as_json=False)) as progress:
+async with Display(choose(quiet=False, as_json=False)) as display:
+    progress = display.begin("movie.mp4", total)
     progress.add(len(data))                # bytes that have been transferred
     progress.turn("verifying", total)      # another phase begins
+    progress.waiting = "..."               # why nothing comes, until it is set to None
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import shutil
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 from streamup.client.table import human_size, printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 JSON_SECONDS = 1.0
 BAR_SECONDS = 0.2
@@ -26,131 +32,57 @@ BAR_SECONDS = 0.2
 RATE_SECONDS = 5.0
 """The rate is that of the last seconds: an average of hours would hide that it stalls now."""
 
-
-CLEAR = "\r\x1b[K"
-"""Takes the bar off its line."""
+NARROW_COLUMNS = 72
+"""On a terminal that is narrower the numbers leave no room for a bar that would say anything."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is shown. `rate` in bytes a second; `seconds` since the phase began."""
+    """What is shown. `rate` in bytes a second; `total` is None where nobody knows it; `waiting` says for what."""
 
     name: str
     phase: str
     done: int
-    total: int
+    total: int | None
     rate: float
-    seconds: float
+    waiting: str | None = None
 
     @property
     def left(self) -> float | None:
         """Seconds, if it goes on like this."""
-        return (self.total - self.done) / self.rate if self.rate > 0 else None
-
-
-@dataclass(frozen=True, slots=True)
-class Show:
-    """How to show a state, how often, and how to end."""
-
-    state: Callable[[State], None]
-    seconds: float
-    end: Callable[[], None]
-
-
-def choose(*, quiet: bool, as_json: bool) -> Show | None:
-    """The way that fits the options and the terminal; None shows nothing."""
-    if quiet:
-        return None
-    if as_json:
-        return Show(_print_json, JSON_SECONDS, lambda: None)
-    return Show(_draw, BAR_SECONDS, _wipe) if sys.stderr.isatty() else None
-
-
-def _print_json(state: State) -> None:
-    left = state.left
-    numbers = {"done": state.done, "total": state.total, "rate": round(state.rate), "left": left and round(left, 1)}
-    sys.stdout.write(f"{json.dumps({'name': state.name, 'phase': state.phase, **numbers})}\n")
-    sys.stdout.flush()
-
-
-def bar(state: State, columns: int) -> str:
-    """One line of at most so many columns."""
-    share = state.done / state.total if state.total else 1.0
-    left = "" if state.left is None else f"  {clock(state.left)} left"
-    numbers = f"{share:4.0%}  {human_size(state.done)} of {human_size(state.total)}  {human_size(state.rate)}/s{left}"
-    head = f"{state.phase} {printable(state.name)}"
-    width = columns - len(head) - len(numbers) - 6
-    if width < 5:  # noqa: PLR2004 - a shorter bar says nothing
-        return f"{head}  {numbers}"[:columns]
-    filled = int(share * width)
-    return f"{head}  [{'#' * filled}{'.' * (width - filled)}] {numbers}"
-
-
-def clock(seconds: float) -> str:
-    """`0:07`, `1:02:03`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _draw(state: State) -> None:
-    columns = shutil.get_terminal_size().columns - 1  # in the last column some terminals begin a new line
-    sys.stderr.write(f"\r{bar(state, columns)}\x1b[K")
-    sys.stderr.flush()
-
-
-def _wipe() -> None:
-    sys.stderr.write(CLEAR)
-    sys.stderr.flush()
+        return (self.total - self.done) / self.rate if self.rate > 0 and self.total is not None else None
 
 
 class Progress:
-    """Counts bytes, and shows them from a task of its own: it goes on when nothing comes."""
+    """The numbers of one transfer."""
 
-    def __init__(self, total: int, name: str, show: Show | None = None, *, phase: str = "downloading") -> None:
+    def __init__(self, name: str, total: int | None, phase: str = "downloading") -> None:
+        self.waiting: str | None = None
         self._name = name
-        self._show = show
-        self._task: asyncio.Task[None] | None = None
-        self._measure: Callable[[], tuple[int, int]] | None = None
+        self._measure: Callable[[], tuple[int, int | None]] | None = None
         self._adding = threading.Lock()
         self.turn(phase, total)
 
-    def turn(self, phase: str, total: int, done: int = 0) -> None:
+    def turn(self, phase: str, total: int | None, done: int = 0) -> None:
         """Begin another phase."""
         self._phase, self.total, self.done, self._measure = phase, total, done, None
-        self._restart()
+        self._marks = [(time.monotonic(), self.done)]
 
-    def follow(self, phase: str, measure: Callable[[], tuple[int, int]]) -> None:
+    def follow(self, phase: str, measure: Callable[[], tuple[int, int | None]]) -> None:
         """Begin another phase, which counts by itself: `measure` tells how much is done, and of how much."""
-        self._phase, self._measure = phase, measure
-        self.done, self.total = measure()
-        self._restart()
-
-    def _restart(self) -> None:
-        self._began = time.monotonic()
-        self._marks = [(self._began, self.done)]
+        done, total = measure()
+        self.turn(phase, total, done)
+        self._measure = measure
 
     def add(self, size: int) -> None:
         """Threads may call it."""
         with self._adding:
             self.done += size
 
-    async def __aenter__(self) -> Self:
-        if self._show:
-            self._task = asyncio.create_task(self._run(self._show), name="progress")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._task and self._show:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._show.state(self.state())
-            self._show.end()
-
-    async def _run(self, show: Show) -> None:
-        while True:
-            await asyncio.sleep(show.seconds)
-            show.state(self.state())
+    def skip(self, size: int) -> None:
+        """So many bytes are done without any work: they say nothing about the rate."""
+        self.add(size)
+        self._marks = [(then, done + size) for then, done in self._marks]
 
     def state(self) -> State:
         """Now."""
@@ -162,4 +94,177 @@ class Progress:
             del self._marks[0]
         then, done = self._marks[0]
         rate = (self.done - done) / (now - then) if now > then else 0.0
-        return State(self._name, self._phase, self.done, self.total, max(rate, 0.0), now - self._began)
+        return State(self._name, self._phase, self.done, self.total, max(rate, 0.0), self.waiting)
+
+
+class Display:
+    """Shows what goes on, from a task of its own: it goes on when nothing comes. `whole`: all of several transfers."""
+
+    def __init__(self, show: Lines, whole: Progress | None = None) -> None:
+        self._show = show
+        self._whole = whole
+        self._going: list[Progress] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, name: str, total: int | None, phase: str = "downloading") -> Progress:
+        """One more transfer."""
+        progress = Progress(name, total, phase)
+        self._going.append(progress)
+        return progress
+
+    def end(self, progress: Progress) -> None:
+        """It is over, and shown no more."""
+        self._going.remove(progress)
+
+    async def __aenter__(self) -> Self:
+        if self._show.seconds:
+            self._show.begin()
+            self._task = asyncio.create_task(self._run(self._show.seconds), name="progress")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            with suppress(OSError):  # a terminal that has gone
+                self._draw()
+                self._show.end()
+
+    async def _run(self, seconds: float) -> None:
+        with suppress(OSError):  # as above
+            while True:
+                await asyncio.sleep(seconds)
+                self._draw()
+
+    def _draw(self) -> None:
+        whole = self._whole.state() if self._whole else None
+        self._show.draw([progress.state() for progress in self._going], whole)
+
+
+class Lines:
+    """Lines as they are said, and no picture: where there is no terminal, and with -q. The base of all others."""
+
+    seconds: float | None = None
+    """Between two pictures."""
+
+    def begin(self) -> None: ...
+
+    def draw(self, going: Sequence[State], whole: State | None) -> None:
+        """Show what goes on, and all of it where there are several transfers."""
+
+    def end(self) -> None:
+        """Take the picture away."""
+
+    def say(self, text: str) -> None:
+        """One line for people, on stderr."""
+        sys.stderr.write(f"{printable(text)}\n")
+        sys.stderr.flush()
+
+    def tell(self, text: str) -> None:
+        """One line of what came out, on stdout."""
+        sys.stdout.write(f"{printable(text)}\n")
+        sys.stdout.flush()
+
+
+class Json(Lines):
+    """A line a second, of one transfer or of all: then with `files`, those on their way."""
+
+    def __init__(self) -> None:
+        self.seconds = JSON_SECONDS
+
+    def draw(self, going: Sequence[State], whole: State | None) -> None:
+        listed = [_numbers(state) for state in going]
+        if whole:
+            self.tell(json.dumps({**_numbers(whole), "files": listed}))
+        else:
+            for numbers in listed:
+                self.tell(json.dumps(numbers))
+
+
+class Bars(Lines):
+    """A line with a bar for each transfer, redrawn in place at the end of what was said. Needs a terminal.
+
+    rich is imported here, for 0.1 s: `get` in a script starts without it.
+    """
+
+    def __init__(self) -> None:
+        from rich.console import Console  # noqa: PLC0415 - as above
+        from rich.live import Live  # noqa: PLC0415 - as above
+
+        self.seconds = BAR_SECONDS
+        self._console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+        self._live = Live(
+            console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
+
+    def begin(self) -> None:
+        self._live.start()
+        self._console.show_cursor(True)  # who is killed cannot give it back  # noqa: FBT003 - rich's argument
+
+    def draw(self, going: Sequence[State], whole: State | None) -> None:
+        self._live.update(self._table([*going, *([whole] if whole else [])]), refresh=True)
+
+    def _table(self, states: Sequence[State]) -> Table:
+        from rich.progress_bar import ProgressBar  # noqa: PLC0415 - as above
+        from rich.table import Table  # noqa: PLC0415 - as above
+        from rich.text import Text  # noqa: PLC0415 - as above
+
+        columns = self._console.width
+        wide = columns >= NARROW_COLUMNS
+        table = Table.grid(padding=(0, 1), expand=wide)
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=columns // 3)
+        if wide:
+            table.add_column(ratio=1)
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        for state in states:
+            bar = [ProgressBar(total=state.total or max(state.done, 1), completed=state.done)] if wide else []
+            table.add_row(Text(printable(state.name)), *bar, Text(numbers(state)))
+        return table
+
+    def end(self) -> None:
+        self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Above the bars."""
+        self._console.print(printable(text), soft_wrap=True)
+
+    def tell(self, text: str) -> None:
+        """Above the bars, too, if stdout is the same terminal; otherwise nothing is in its way."""
+        if sys.stdout.isatty():
+            self.say(text)
+        else:
+            super().tell(text)
+
+
+def choose(*, quiet: bool, as_json: bool) -> Lines:
+    """The way that fits the options and the terminal."""
+    if quiet:
+        return Lines()
+    if as_json:
+        return Json()
+    return Bars() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else Lines()
+
+
+def numbers(state: State) -> str:
+    """`25%  50 B of 200 B  sending  10 B/s  0:15 left`."""
+    size = human_size(state.done)
+    if state.total is not None:
+        share = state.done / state.total if state.total else 1.0
+        size = f"{share:4.0%}  {size} of {human_size(state.total)}"
+    left = "" if state.left is None else f"  {clock(state.left)} left"
+    moving = f"{state.phase}  {human_size(state.rate)}/s{left}"
+    return f"{size}  {printable(state.waiting) if state.waiting else moving}"
+
+
+def clock(seconds: float) -> str:
+    """`0:07`, `1:02:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _numbers(state: State) -> dict[str, Any]:
+    left = state.left
+    told = {"name": state.name, "phase": state.phase, "done": state.done, "total": state.total}
+    waiting = {"waiting": state.waiting} if state.waiting else {}
+    return {**told, "rate": round(state.rate), "left": left and round(left, 1), **waiting}

@@ -12,7 +12,7 @@ from pathlib import Path
 from streamup.client.compare import Comparison
 from streamup.client.download import Download, Outcome
 from streamup.client.known import Known
-from streamup.client.progress import Progress, Show
+from streamup.client.progress import Display, Lines
 from streamup.client.proof import Finding
 from streamup.client.reading import PARALLEL, Patience
 from streamup.client.source import ServerSource, Source, StoreSource
@@ -29,7 +29,7 @@ class Way:
     sse_c_key: bytes | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
     parallel: int = PARALLEL
-    show: Show | None = None
+    show: Lines = field(default_factory=Lines)
     say: Callable[[str], None] = lambda _: None
 
 
@@ -82,7 +82,8 @@ async def get(text: str, file: str, way: Way, *, etag: bool) -> tuple[Path, Outc
     async with opened(text, way) as source:
         target, patience = target_of(file, source.key), Patience(way.say)
         known = await Known.of(source, patience)
-        async with Progress(known.stored.size, target.name, way.show) as progress:
+        async with Display(way.show) as display:
+            progress = display.begin(target.name, known.stored.size)
             download = Download(source, known, target, patience, parallel=way.parallel, etag=etag)
             return target, await download.run(progress, way.say)
 
@@ -92,6 +93,7 @@ async def verify(file: str, text: str, way: Way, *, etag: bool, read: bool) -> S
     async with opened(text, way) as source:
         path, patience = Path(file), Patience(way.say)
         known = await Known.of(source, patience)
-        async with Progress(known.stored.size, path.name, way.show) as progress:
+        async with Display(way.show) as display:
+            progress = display.begin(path.name, known.stored.size)
             comparison = Comparison(source, known, path, patience, parallel=way.parallel)
             return await comparison.run(progress, etag=etag, read=read)
