@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from streamup import logs
+from streamup.client import Client, ClientError, Upload
 from streamup.client.progress import choose
 from streamup.client.proof import Finding, Verdict, conclude
 from streamup.client.reading import PARALLEL
-from streamup.client.remote import Remote, RemoteError, Upload
 from streamup.client.table import human_size, printable, upload_details, uploads_table
 from streamup.config import OPTIONS, Config, build
 from streamup.errors import (
@@ -300,16 +300,16 @@ def _remote_options(command: Callable[..., None]) -> Callable[..., None]:
     return server(_token_option(command))
 
 
-def _ask(server: str, token: str | None, question: Callable[[Remote], Awaitable[T]]) -> T:
+def _ask(server: str, token: str | None, question: Callable[[Client], Awaitable[T]]) -> T:
     """What the server answers to `question`."""
 
     async def ask() -> T:
-        async with Remote(server, token) as remote:
-            return await question(remote)
+        async with Client(server, token) as client:
+            return await question(client)
 
     try:
         return asyncio.run(ask())
-    except RemoteError as error:
+    except ClientError as error:
         raise (Interruption if error.again else Failure)(str(error)) from error
 
 
@@ -319,7 +319,7 @@ def _ask(server: str, token: str | None, question: Callable[[Remote], Awaitable[
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls(server: str, token: str | None, *, everything: bool, as_json: bool) -> None:
     """List unfinished and failed uploads."""
-    uploads, left_out = _ask(server, token, lambda remote: remote.uploads())
+    uploads, left_out = _ask(server, token, lambda client: client.uploads())
     shown = [u for u in uploads if everything or u["state"] not in ("complete", "cancelled", "expired")]
     if as_json:
         click.echo(json.dumps(shown, indent=2))
@@ -337,7 +337,7 @@ def ls(server: str, token: str | None, *, everything: bool, as_json: bool) -> No
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every part.")
 def status(server: str, token: str | None, upload: str, *, as_json: bool) -> None:
     """Look at an upload. This never disturbs it."""
-    found = _ask(server, token, lambda remote: remote.find(upload))
+    found = _ask(server, token, lambda client: client.find(upload))
     click.echo(json.dumps(found, indent=2) if as_json else upload_details(found))
 
 
@@ -348,9 +348,9 @@ def status(server: str, token: str | None, upload: str, *, as_json: bool) -> Non
 def finish(server: str, token: str | None, upload: str, *, force: bool) -> None:
     """Complete an interrupted upload with the bytes that have arrived."""
 
-    async def ask(remote: Remote) -> tuple[Upload, Upload | None]:
-        found = await remote.find(upload)
-        return found, await remote.finish(found, force=force)
+    async def ask(client: Client) -> tuple[Upload, Upload | None]:
+        found = await client.find(upload)
+        return found, await client.finish(found, force=force)
 
     found, stored = _ask(server, token, ask)
     if stored is None:
@@ -368,11 +368,11 @@ def finish(server: str, token: str | None, upload: str, *, force: bool) -> None:
 def cancel(server: str, token: str | None, upload: str) -> None:
     """Give an upload up. Its bytes are gone."""
 
-    async def ask(remote: Remote) -> Upload:
-        found = await remote.find(upload)
+    async def ask(client: Client) -> Upload:
+        found = await client.find(upload)
         if found["state"] in ("failed", "expired", "cancelled"):
-            raise RemoteError(f"Upload {found['id']} is {found['state']} already. It is listed for a day, no more.")
-        await remote.cancel(found["id"])
+            raise ClientError(f"Upload {found['id']} is {found['state']} already. It is listed for a day, no more.")
+        await client.cancel(found["id"])
         return found
 
     found = _ask(server, token, ask)

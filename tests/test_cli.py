@@ -24,8 +24,8 @@ from click.testing import CliRunner
 from moto.server import ThreadedMotoServer
 
 from streamup import cli, logs, service
+from streamup.client import Client, ClientError
 from streamup.client import remote as remote_module
-from streamup.client.remote import Remote, RemoteError
 from streamup.client.table import human_size, printable
 from streamup.config import OPTIONS, Config
 from streamup.errors import ConfigError, StoreError
@@ -609,7 +609,7 @@ async def test_finish_seals_at_the_offset_that_head_tells(routes):
 
 
 async def test_finish_while_the_store_has_not_confirmed(routes):
-    routes.seal = lambda: web.Response(status=202, headers={"Location": "/uploads/id1"})
+    routes.seal = lambda: web.Response(status=202, headers={"Location": "/uploads/id1", "Upload-Offset": "1"})
     result = await run(routes, "finish", "id1")
     assert result.exit_code == 0
     assert "streamup status id1" in result.stdout
@@ -729,9 +729,9 @@ async def test_a_question_that_is_never_answered_has_an_end(routes, monkeypatch)
 async def test_something_else_that_listens_there(routes):
     routes.uploads = {}
     routes.all = None
-    async with Remote(f"{routes.url}/elsewhere") as remote:
-        with pytest.raises(RemoteError, match="404 Not Found"):
-            await remote.uploads()
+    async with Client(f"{routes.url}/elsewhere") as client:
+        with pytest.raises(ClientError, match="404 Not Found"):
+            await client.uploads()
 
 
 @pytest.mark.parametrize(

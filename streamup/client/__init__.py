@@ -1,3 +1,26 @@
-"""What the command line does against a running server (`remote.py` asks, `table.py` shows the answers), or against a
-store: `doctor.py` examines it (`advice.py` writes what is to be added), `sweep.py` removes what no upload knows.
+"""What the command line does against a running server, or against a store; and a client for programs of one's own.
+
+    from streamup.client import Client, ClientError
+
+`remote.py` asks a server (`Client`), `sending.py` brings one upload there, over lost connections, from a `Supply` of
+bytes; `table.py` shows the answers. `doctor.py` examines a store (`advice.py` writes what is to be added), `sweep.py`
+removes what no upload knows.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from streamup.client.remote import Appended, Client, ClientError, Upload
+
+__all__ = ["Appended", "Client", "ClientError", "Upload"]
+
+
+def __getattr__(name: str) -> object:
+    """Imported when it is asked for (PEP 562): aiohttp takes longer than everything else a command starts with."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from streamup.client import remote  # noqa: PLC0415 - see above
+
+    return getattr(remote, name)

@@ -1,10 +1,22 @@
-"""A running server, as `streamup ls`, `status`, `finish` and `cancel` see it."""
+"""A running server, as its clients see it: `streamup ls` and its like, `sending.py`, and programs of one's own.
+
+    async with Client("http://127.0.0.1:8080", token) as client:
+        upload_id = await client.create("movies/a.mp4")
+        appended = await client.append(upload_id, 0, body)  # bytes, or an async iterator of them
+        await client.append(upload_id, appended.offset, b"", last=True)
+
+What goes wrong is a `ClientError`. When a connection breaks, `offset` tells where to go on.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
+from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,32 +26,66 @@ from yarl import URL
 from streamup.errors import StreamupError
 
 Upload = Mapping[str, Any]
-"""The JSON of one upload, as the server writes it."""
+"""The JSON of one upload, or of one object, as the server writes it."""
+
+Piece = bytes | memoryview
 
 _UNFINISHED = ("open", "sealed", "completing")
-_AGAIN = (423, 429, 500, 502, 503, 504)
-"""Answers that mean "later", not "no"."""
+_AGAIN = (408, 423, 429, 500, 502, 503, 504, 507)
+"""Answers that mean "later", not "no". (409 means "not there": whoever appends asks for the offset.)"""
 
-_NEEDS = "`ls` and `status` need GET, `finish` HEAD and PATCH as well, and `cancel` DELETE."
+_NEEDS = "`ls` and `status` need GET, `finish` and `push` HEAD and PATCH as well, `push` POST, and `cancel` DELETE."
 """Methods that a credential must allow."""
 
 # No total limit: a seal waits as long as the server waits for the store, and that is the server's to decide. Ten
 # minutes without a byte are beyond any sensible --store-timeout.
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600)
 _QUESTION = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=30)
-"""Of a GET, which waits for nothing but the server."""
+"""Of a GET, which waits for nothing but the server. Events come every 15 s, if only to say that there is none."""
+
+_PARTIAL = "application/partial-upload"
+_PROBLEM = "application/problem+json"
 
 
-class RemoteError(StreamupError):
-    """The server refused, or could not be asked. `again`: nothing is lost, and the same command may succeed later."""
+class ClientError(StreamupError):
+    """The server refused, or could not be asked.
 
-    def __init__(self, message: str, *, again: bool = False) -> None:
+    `again`: nothing is lost, and the same may succeed later. `status`: the answer's, if there was one. `refused`: it
+    was a problem document of streamup's, and not that of a proxy, of a Wi-Fi's login page or the like on the way.
+    `offset`: the one that came with it (409: go on there). `retry_after`: seconds that the server wants to be left
+    alone for.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        again: bool = False,
+        status: int | None = None,
+        refused: bool = False,
+        offset: int | None = None,
+        retry_after: float = 0.0,
+    ) -> None:
         super().__init__(message)
         self.again = again
+        self.status = status
+        self.refused = refused
+        self.offset = offset
+        self.retry_after = retry_after
 
 
-class Remote:
-    """The server at `url`. An async context manager."""
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What an append has come to. Everything before `offset` is durable. `stored` is the object, after the last one, if
+    the store has confirmed it.
+    """
+
+    offset: int
+    stored: Upload | None = None
+
+
+class Client:
+    """The server at `url`, with an API key or a token. An async context manager."""
 
     def __init__(self, url: str, token: str | None = None) -> None:
         self._uploads = URL(url) / "uploads"
@@ -53,6 +99,103 @@ class Remote:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._session.close()
+
+    # -- sending ------------------------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        key: str,
+        *,
+        length: int | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """The id of a new upload to `key`, without a byte yet. Uploads to one key do not stop each other.
+
+        `length` in bytes, if it is known: then it never completes with another number. `metadata` is stored with the
+        object (`x-amz-meta-*`). Where the answer is lost, an upload without a byte is left, which expires.
+        """
+        headers = {f"x-amz-meta-{name}": value for name, value in (metadata or {}).items()}
+        headers |= {"Upload-Complete": "?0", "Content-Length": "0"}
+        if length is not None:
+            headers["Upload-Length"] = str(length)
+        if content_type is not None:
+            headers["Content-Type"] = content_type
+        async with self._request("POST", self._uploads.with_query(key=key), headers=headers) as response:
+            upload_id = response.headers.get("Location", "").rpartition("/")[2]
+            if not upload_id:
+                raise _stranger(self._uploads)
+            return upload_id
+
+    async def offset(self, upload_id: str) -> int:
+        """Where to go on: everything before it is durable. A writer that is still connected is stopped by this.
+
+        Raises `ClientError` for an upload that has ended; where that has an object, its `status` is 409.
+        """
+        offset, complete = await self._position(upload_id)
+        if complete:
+            raise ClientError(f"Upload {upload_id} is complete: somebody has finished it.", status=409, refused=True)
+        return offset
+
+    async def _position(self, upload_id: str) -> tuple[int, bool]:
+        """The offset, and whether the upload is complete."""
+        async with self._request("HEAD", self._uploads / upload_id) as response:
+            return _offset(response), response.headers.get("Upload-Complete") == "?1"
+
+    async def append(
+        self,
+        upload_id: str,
+        offset: int,
+        body: Piece | AsyncIterator[Piece],
+        *,
+        last: bool = False,
+        crc64nvme: int | None = None,
+    ) -> Appended:
+        """Send `body` from `offset` on. An iterator is sent as it comes (chunked), and its end is a clean one.
+
+        `last` says that this is all: the upload completes, with no other bytes than those of the checksum of the whole,
+        if that is given. The same last append again, after a lost answer, has the same outcome. While the store has
+        not confirmed, everything is safe at the server, and completes by itself (`Appended.stored` is None).
+        """
+        headers = {"Upload-Offset": str(offset), "Upload-Complete": f"?{last:d}", "Content-Type": _PARTIAL}
+        if crc64nvme is not None:
+            headers["x-amz-checksum-crc64nvme"] = b64encode(crc64nvme.to_bytes(8, "big")).decode()
+        if isinstance(body, bytes | memoryview):
+            headers["Content-Length"] = str(len(body))
+        data = (None if body == b"" else body) if isinstance(body, bytes | memoryview) else _heard(body)
+        async with self._request("PATCH", self._uploads / upload_id, headers=headers, data=data) as response:
+            if not last:
+                return Appended(_offset(response))
+            if response.status == 202:  # noqa: PLR2004 - Accepted: it completes by itself
+                return Appended(_offset(response))
+            stored: Upload = await response.json()
+            return Appended(stored["size"], stored)
+
+    async def look(self, upload_id: str) -> Upload:
+        """The upload as it is. This never disturbs it."""
+        async with self._request("GET", self._uploads / upload_id) as response:
+            upload: Upload = await response.json()
+            return upload
+
+    async def events(self, upload_id: str) -> AsyncIterator[Upload]:
+        """The upload as it is, again whenever it has changed (about once a second), until it has ended.
+
+        Its `offset` is durable, and rises because somebody listens here. Nobody is disturbed.
+        """
+        headers = {"Accept": "text/event-stream"}
+        async with self._request("GET", self._uploads / upload_id / "events", headers=headers) as response:
+            if response.content_type != "text/event-stream":
+                raise _stranger(response.url)
+            data: list[str] = []
+            async for line in response.content:
+                name, _, value = line.decode().rstrip("\r\n").partition(":")
+                if name == "data":
+                    data.append(value.removeprefix(" "))
+                elif not line.strip() and data:  # an empty line ends an event
+                    yield json.loads("\n".join(data))
+                    data = []
+
+    # -- looking, ending ----------------------------------------------------------------------------------------
 
     async def uploads(self) -> tuple[list[Upload], int]:
         """The newest uploads the credential may see, and how many others there are."""
@@ -73,13 +216,13 @@ class Remote:
         if len(found) == 1:
             return await self.find(found[0]["id"])
         if not found and left_out:
-            raise RemoteError(
+            raise ClientError(
                 f"No upload has the id {name!r}, nor this key among the newest {len(listed)}. Name it by its id."
             )
         if not found:
-            raise RemoteError(f"No upload has the id or the key {name!r}. `streamup ls --all` shows them.")
+            raise ClientError(f"No upload has the id or the key {name!r}. `streamup ls --all` shows them.")
         ids = ", ".join(upload["id"] for upload in found)
-        raise RemoteError(f"{len(found)} uploads go to the key {name!r}. Say which: {ids}.")
+        raise ClientError(f"{len(found)} uploads go to the key {name!r}. Say which: {ids}.")
 
     async def finish(self, upload: Upload, *, force: bool = False) -> Upload | None:
         """Seal the upload where it is. The object; None if the store has not confirmed it yet.
@@ -88,40 +231,23 @@ class Remote:
         also why an upload with a live writer is only sealed by `force`; and so is one that lacks bytes of its length.
         """
         if upload["state"] not in (*_UNFINISHED, "complete"):
-            raise RemoteError(
+            raise ClientError(
                 f"Upload {upload['id']} is {upload['state']}: {upload.get('reason') or 'nothing is left'}."
             )
         if upload["state"] == "complete":
             return {"key": upload["key"], **(upload["object"] or {})}
         if upload["state"] == "open" and upload["writer"] and not force:
-            raise RemoteError(
+            raise ClientError(
                 f"A client is sending to upload {upload['id']} now, and finishing would cut it off. Wait for it, or "
                 "insist with --force."
             )
         if upload["length"] is not None and upload["received"] < upload["length"] and not force:
-            raise RemoteError(
+            raise ClientError(
                 f"{upload['received']} of {upload['length']} bytes of upload {upload['id']} have arrived. Send the "
                 "rest, or insist with --force."
             )
-        return await self._seal(upload["id"])
-
-    async def _seal(self, upload_id: str) -> Upload | None:
-        url = self._uploads / upload_id
-        async with self._request("HEAD", url) as response:
-            offset = response.headers.get("Upload-Offset")
-        if offset is None:
-            raise RemoteError(f"{url} tells no Upload-Offset. Is this a streamup server?")
-        seal = {
-            "Upload-Offset": offset,
-            "Upload-Complete": "?1",
-            "Content-Type": "application/partial-upload",
-            "Content-Length": "0",
-        }
-        async with self._request("PATCH", url, headers=seal) as response:
-            if response.status == 202:  # noqa: PLR2004 - Accepted: it completes by itself
-                return None
-            stored: Upload = await response.json()
-            return stored
+        offset, _ = await self._position(upload["id"])
+        return (await self.append(upload["id"], offset, b"", last=True)).stored
 
     async def cancel(self, upload_id: str) -> None:
         """Give the upload up, with every byte of it."""
@@ -130,29 +256,46 @@ class Remote:
 
     @asynccontextmanager
     async def _request(
-        self, method: str, url: URL, *, headers: Mapping[str, str] | None = None, missing_ok: bool = False
+        self,
+        method: str,
+        url: URL,
+        *,
+        headers: Mapping[str, str] | None = None,
+        data: Piece | AsyncIterator[Piece] | None = None,
+        missing_ok: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One request. What the network or the server has against it is raised as a `RemoteError`.
+        """One request. What the network or the server has against it is raised as a `ClientError`.
 
         Redirects are not followed: the credential is for this server alone.
         """
         try:
             timeout = _QUESTION if method == "GET" else _TIMEOUT
             async with self._session.request(
-                method, url, headers=headers, timeout=timeout, allow_redirects=False
+                method, url, headers=headers, data=data, timeout=timeout, allow_redirects=False
             ) as response:
                 if not (response.ok and response.status < 300) and not (missing_ok and response.status == 404):  # noqa: PLR2004
                     raise await _refusal(response)
                 yield response
         except aiohttp.ClientConnectorCertificateError as error:  # it is a ValueError, too
-            raise RemoteError(
+            raise ClientError(
                 f"The certificate of {url.origin()} cannot be verified: {_why(error.certificate_error)}. If it is the "
                 "right server, set SSL_CERT_FILE to a file with the certificate of its authority (PEM)."
             ) from error
         except (aiohttp.ContentTypeError, KeyError, TypeError, ValueError) as error:
-            raise RemoteError(f"{url} answered what streamup does not. Is this a streamup server?") from error
+            raise _stranger(url) from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise RemoteError(f"The server at {url.origin()} cannot be reached: {error}", again=True) from error
+            raise ClientError(f"The server at {url.origin()} cannot be reached: {_words(error)}", again=True) from error
+
+
+async def _heard(body: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+    """`body`, in aiohttp's task for it. How that ends, is told by the answer, too; nobody asks the task, and asyncio
+    would complain of that.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - for the type checker: this is a coroutine
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())
+    async for piece in body:
+        yield piece
 
 
 def _why(error: Exception) -> str:
@@ -160,10 +303,27 @@ def _why(error: Exception) -> str:
     return str(getattr(error, "verify_message", error)).rstrip(".")
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> RemoteError:
+def _words(error: Exception) -> str:
+    """Some errors of the network have none of their own."""
+    return str(error) or type(error).__name__
+
+
+def _stranger(url: URL) -> ClientError:
+    return ClientError(f"{url} answered what streamup does not. Is this a streamup server?")
+
+
+def _offset(response: aiohttp.ClientResponse) -> int:
+    """Raises `ClientError` if there is none, and `ValueError` if it is none."""
+    offset = response.headers.get("Upload-Offset")
+    if offset is None:
+        raise ClientError(f"{response.url} tells no Upload-Offset. Is this a streamup server?")
+    return int(offset)
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> ClientError:
     """The server's problem document in one line; the bare status where it sent none (it cannot, to a HEAD)."""
     problem: Any = None
-    if response.content_type == "application/problem+json":
+    if refused := response.content_type == _PROBLEM:
         try:
             problem = await response.json(content_type=None)
         except ValueError:
@@ -171,7 +331,15 @@ async def _refusal(response: aiohttp.ClientResponse) -> RemoteError:
     if not isinstance(problem, dict):
         problem = {}
     words = [problem.get("title") or f"{response.status} {response.reason}", _detail(response, problem.get("detail"))]
-    return RemoteError(": ".join(str(word) for word in words if word), again=response.status in _AGAIN)
+    offset, wait = response.headers.get("Upload-Offset", ""), response.headers.get("Retry-After", "")
+    return ClientError(
+        ": ".join(str(word) for word in words if word),
+        again=response.status in _AGAIN,
+        status=response.status,
+        refused=refused,
+        offset=int(offset) if offset.isdecimal() else None,
+        retry_after=float(wait) if wait.isdecimal() else 0.0,
+    )
 
 
 def _detail(response: aiohttp.ClientResponse, detail: object) -> object:
