@@ -31,6 +31,10 @@ FILES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "/static/streamup.js": ("streamup.js", "text/javascript"),
         "/static/event-stream.js": ("event-stream.js", "text/javascript"),
         "/static/patience.js": ("patience.js", "text/javascript"),
+        "/static/sending.js": ("sending.js", "text/javascript"),
+        "/static/unfinished.js": ("unfinished.js", "text/javascript"),
+        "/static/crc64nvme.js": ("crc64nvme.js", "text/javascript"),
+        "/static/rate.js": ("rate.js", "text/javascript"),
         "/static/icon.svg": ("icon.svg", "image/svg+xml"),
     }
 )

@@ -1,7 +1,12 @@
 // What a page can ask of a streamup server. The token goes into a header, never into a URL that others log.
 //
-//     import { Server } from "./streamup.js";
+//     import { Sending, Server } from "./streamup.js";
 //     const server = new Server({ token });
+//     const object = await new Sending(server, file, { key: "videos/talk.webm" }).start();
+//
+// sends a file, across lost connections, reloads and days; sending.js tells how to watch it, pause it and give it up.
+// What has no end yet goes step by step:
+//
 //     const upload = await server.create("videos/talk.webm", { type: "video/webm" });
 //     let { offset } = await server.append(upload.id, 0, blob);
 //     const { object } = await server.append(upload.id, offset, lastBlob, { last: true });
@@ -17,6 +22,9 @@
 import { parsedEvents } from "./event-stream.js";
 import { backoff, rest } from "./patience.js";
 
+export { Changed, Ended, Sending, Unreadable } from "./sending.js";
+export { Unfinished } from "./unfinished.js";
+
 /** The server that this file came from, which a proxy may have put below a path. */
 const HERE = new URL("..", import.meta.url);
 
@@ -26,12 +34,26 @@ const SILENCE_MILLISECONDS = 40_000;
 
 const LIVE = ["open", "sealed", "completing"];
 
+/** What answers to HEAD mean, which have no body that could say so. */
+const BODILESS = {
+  401: "The server asks for a token or an API key, or does not know this one.",
+  403: "The server does not allow this.",
+  404: "The server knows no such upload, or not any more.",
+  410: "This upload has ended.",
+};
+
+/** Without a byte moved a connection is given up after as long as the server waits for one (--idle); without an answer
+ * to what has left, after a little more than the server gives its store (--store-timeout). */
+const STALLED_MILLISECONDS = 30_000;
+const ANSWERED_MILLISECONDS = 75_000;
+
 /** The server refused. `status` is HTTP's (0: it was not reached), the message says what to do. `again`: nothing is
- * wrong with the request, and it may succeed later. */
+ * wrong with the request, and it may succeed later, but not before `after` seconds. */
 export class Refused extends Error {
-  constructor(status, message) {
+  constructor(status, message, after = 0) {
     super(message);
     this.status = status;
+    this.after = after;
   }
 
   get again() {
@@ -52,8 +74,8 @@ export class Server {
   }
 
   /** One upload as it is, with its parts and their checksums. Disturbs nobody. */
-  async look(id) {
-    return await (await this.#ask("GET", `uploads/${encodeURIComponent(id)}`)).json();
+  async look(id, { signal } = {}) {
+    return await (await this.#ask("GET", `uploads/${encodeURIComponent(id)}`, {}, signal)).json();
   }
 
   /** What happens, for `for await`: `{ name, data }`.
@@ -112,27 +134,29 @@ export class Server {
 
   /** Begin an upload without a byte. `length` if it is known; `metadata` are names (lower case, hyphens) and texts that
    * are stored with the object. Its id. */
-  async create(key, { length, type = "", metadata = {} } = {}) {
+  async create(key, { length, type = "", metadata = {}, signal } = {}) {
     const headers = { "Upload-Complete": "?0" };
     if (length !== undefined) headers["Upload-Length"] = String(length);
     if (type) headers["Content-Type"] = type;
     for (const [name, text] of Object.entries(metadata)) headers[`x-amz-meta-${name}`] = encodeURIComponent(text);
-    const answer = await this.#ask("POST", `uploads?key=${encodeURIComponent(key)}`, headers);
+    const answer = await this.#ask("POST", `uploads?key=${encodeURIComponent(key)}`, headers, signal);
     const id = decodeURIComponent((answer.headers.get("Location") ?? "").split("/").pop());
     if (!id) throw new Refused(answer.status, "The server did not say where the upload is. Is it a streamup server?");
     return { id, key };
   }
 
   /** Where to go on: the bytes that are safe at the server. Stops whoever is sending to this upload. */
-  async offset(id) {
-    return offsetOf(await this.#ask("HEAD", `uploads/${encodeURIComponent(id)}`));
+  async offset(id, { signal } = {}) {
+    return offsetOf(await this.#ask("HEAD", `uploads/${encodeURIComponent(id)}`, {}, signal));
   }
 
-  /** Send `body` (a Blob, an ArrayBuffer, or "") at `offset`. `last`: the object is complete with it. `crc64nvme`: of the
-   * whole object, in base64; with another one it is never completed. `progress(bytes)` tells how many have left.
-   * `signal` aborts it. `{ offset }`, and with `last` also `object` (its JSON; null: every byte is safe, and the store has
-   * not confirmed yet). */
-  append(id, offset, body, { last = false, crc64nvme, progress = () => {}, signal } = {}) {
+  /** Send `body` (a Blob, an ArrayBuffer or a view of one, or "") at `offset`. `last`: the object is complete with it.
+   * `crc64nvme`: of the whole object, in base64; with another one it is never completed. `progress(bytes)` tells how many
+   * have left. `signal` aborts it. `{ offset }`, and with `last` also `object` (its JSON; null: every byte is safe, and the
+   * store has not confirmed yet). */
+  async append(id, offset, body, { last = false, crc64nvme, progress = () => {}, signal } = {}) {
+    signal?.throwIfAborted();
+    const url = new URL(`uploads/${encodeURIComponent(id)}`, this.url);
     const fields = {
       ...this.#credential(),
       "Upload-Offset": String(offset),
@@ -140,27 +164,16 @@ export class Server {
       "Content-Type": "application/partial-upload",
     };
     if (crc64nvme) fields["x-amz-checksum-crc64nvme"] = crc64nvme;
-    return new Promise((resolve, reject) => {
-      signal?.throwIfAborted();
-      const request = new XMLHttpRequest(); // fetch does not tell how far a body is
-      request.open("PATCH", new URL(`uploads/${encodeURIComponent(id)}`, this.url));
-      for (const [name, value] of Object.entries(fields)) request.setRequestHeader(name, value);
-      request.upload.onprogress = (event) => progress(event.loaded);
-      request.onerror = () => reject(new Refused(0, "The connection broke."));
-      request.onabort = () => reject(signal.reason);
-      signal?.addEventListener("abort", () => request.abort(), { once: true });
-      request.onload = () => {
-        if (request.status >= 300) return reject(refusal(request.status, request.responseText));
-        const object = request.status === 201 || request.status === 200 ? parsed(request.responseText) : null;
-        resolve({ offset: Number(request.getResponseHeader("Upload-Offset")), ...(last ? { object } : {}) });
-      };
-      request.send(body);
-    });
+    const send = globalThis.XMLHttpRequest ? sentByXhr : sentByFetch;
+    const { status, text, field } = await send(url, fields, body, progress, signal);
+    if (status >= 300) throw refusal(status, text, field("Retry-After"));
+    const object = status === 201 || status === 200 ? parsed(text) : null;
+    return { offset: Number(field("Upload-Offset")), ...(last ? { object } : {}) };
   }
 
   /** Give an upload up. */
-  async cancel(upload) {
-    await this.#ask("DELETE", `uploads/${encodeURIComponent(upload.id)}`);
+  async cancel(upload, { signal } = {}) {
+    await this.#ask("DELETE", `uploads/${encodeURIComponent(upload.id)}`, {}, signal);
   }
 
   /** What is here is all: make it an object. `upload` is as it was looked at; who has sent since then refuses it. */
@@ -183,10 +196,57 @@ export class Server {
         signal,
       });
     } catch {
+      signal?.throwIfAborted();
       throw new Refused(0, "The server cannot be reached.");
     }
-    if (!answer.ok) throw refusal(answer.status, await answer.text());
+    if (!answer.ok) throw refusal(answer.status, await answer.text(), answer.headers.get("Retry-After"));
     return answer;
+  }
+}
+
+/** By XMLHttpRequest: fetch does not tell how far a body is. */
+function sentByXhr(url, fields, body, progress, signal) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    let timer;
+    const stop = () => request.abort();
+    const within = (milliseconds) => {
+      clearTimeout(timer);
+      timer = setTimeout(stop, milliseconds);
+    };
+    request.open("PATCH", url);
+    for (const [name, value] of Object.entries(fields)) request.setRequestHeader(name, value);
+    request.upload.onprogress = (event) => {
+      within(STALLED_MILLISECONDS);
+      progress(event.loaded);
+    };
+    request.upload.onload = () => within(ANSWERED_MILLISECONDS);
+    request.onload = () => {
+      const field = (name) => request.getResponseHeader(name);
+      resolve({ status: request.status, text: request.responseText, field });
+    };
+    request.onerror = () => reject(new Refused(0, "The connection broke."));
+    request.onabort = () => reject(signal?.aborted ? signal.reason : new Refused(0, "The connection stood still."));
+    request.onloadend = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", stop);
+    };
+    signal?.addEventListener("abort", stop);
+    const length = body.size ?? body.byteLength ?? body.length;
+    within(length ? STALLED_MILLISECONDS : ANSWERED_MILLISECONDS);
+    request.send(body);
+  });
+}
+
+/** Where there is no XMLHttpRequest: in node, and in workers of some kinds. */
+async function sentByFetch(url, fields, body, progress, signal) {
+  try {
+    const answer = await fetch(url, { method: "PATCH", headers: fields, body, credentials: "omit", signal });
+    const text = await answer.text();
+    return { status: answer.status, text, field: (name) => answer.headers.get(name) };
+  } catch {
+    signal?.throwIfAborted();
+    throw new Refused(0, "The connection broke.");
   }
 }
 
@@ -205,9 +265,9 @@ function offsetOf(answer) {
   return Number(offset);
 }
 
-function refusal(status, text) {
-  const problem = parsed(text);
-  return new Refused(status, problem.detail ?? `The server said ${status}.`);
+function refusal(status, text, after) {
+  const detail = parsed(text).detail ?? BODILESS[status] ?? `The server said ${status}.`;
+  return new Refused(status, detail, Number(after) || 0);
 }
 
 function parsed(text) {
