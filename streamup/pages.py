@@ -26,6 +26,9 @@ FILES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "/static/page.js": ("page.js", "text/javascript"),
         "/static/dashboard.js": ("dashboard.js", "text/javascript"),
         "/static/recorder.js": ("recorder.js", "text/javascript"),
+        "/static/capture.js": ("capture.js", "text/javascript"),
+        "/static/outbox.js": ("outbox.js", "text/javascript"),
+        "/static/recordings.js": ("recordings.js", "text/javascript"),
         "/static/uploader.js": ("uploader.js", "text/javascript"),
         "/static/words.js": ("words.js", "text/javascript"),
         "/static/streamup.js": ("streamup.js", "text/javascript"),
@@ -57,7 +60,8 @@ HEADERS: Mapping[str, str] = MappingProxyType(
         "Cache-Control": "no-cache",  # after an update the old files must not meet the new ones
         "Content-Security-Policy": "; ".join(f"{name} {sources}" for name, sources in POLICY.items()),
         "Cross-Origin-Opener-Policy": "same-origin",
-        "Permissions-Policy": "camera=(), display-capture=(), microphone=(), geolocation=(), payment=()",
+        # What the recorder needs, and nothing else; whether a camera is used, the browser asks its user each time.
+        "Permissions-Policy": "camera=(self), display-capture=(self), microphone=(self), geolocation=(), payment=()",
         "Referrer-Policy": "no-referrer",
     }
 )

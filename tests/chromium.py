@@ -33,7 +33,13 @@ OpenPage = Callable[..., Awaitable[Page]]
 
 
 @pytest.fixture
-async def open_page() -> AsyncIterator[OpenPage]:
+def chromium_options() -> list[str]:
+    """More options for the browser; for a test module to define again."""
+    return []
+
+
+@pytest.fixture
+async def open_page(chromium_options: list[str]) -> AsyncIterator[OpenPage]:
     """`await open_page(url, **context)`: a page in a profile of its own. Its `complaints` must be empty in the end,
     unless the test has taken them.
     """
@@ -41,7 +47,7 @@ async def open_page() -> AsyncIterator[OpenPage]:
         pytest.skip("chromium is missing: apt install chromium")
     complaints: list[str] = []
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=PROGRAM, args=OPTIONS)
+        browser = await playwright.chromium.launch(executable_path=PROGRAM, args=[*OPTIONS, *chromium_options])
 
         async def open_(url: str, **context: Any) -> Page:
             page = await (await browser.new_context(**(DESKTOP | context))).new_page()

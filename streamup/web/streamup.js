@@ -171,6 +171,16 @@ export class Server {
     return { offset: Number(field("Upload-Offset")), ...(last ? { object } : {}) };
   }
 
+  /** The address of an object, for links. Whoever follows it needs a credential, if the server asks for one. */
+  address(key) {
+    return new URL(`objects/${key.split("/").map(encodeURIComponent).join("/")}`, this.url);
+  }
+
+  /** Where the object itself can be read for the next hour, without a credential. Refused if downloads are off. */
+  async location(key) {
+    return (await (await this.#ask("GET", this.address(key).href, { Accept: "application/json" })).json()).location;
+  }
+
   /** Give an upload up. */
   async cancel(upload, { signal } = {}) {
     await this.#ask("DELETE", `uploads/${encodeURIComponent(upload.id)}`, {}, signal);

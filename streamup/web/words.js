@@ -15,3 +15,11 @@ export function size(bytes) {
   const value = bytes / 1024 ** step;
   return `${value.toFixed(step && value < 100 ? 1 : 0)} ${units[step]}`;
 }
+
+/** A length of time: 0:07, 12:00, 1:02:03. */
+export function duration(milliseconds) {
+  const seconds = Math.floor(milliseconds / 1000);
+  const two = (number) => String(number).padStart(2, "0");
+  const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60];
+  return `${hours ? `${hours}:${two(minutes)}` : minutes}:${two(seconds % 60)}`;
+}
