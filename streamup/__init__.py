@@ -58,6 +58,7 @@ The map
 `client/`          what the command line does against a server or a store: look, download, compare
 `service`          brings the above up and down, in order (a room builds by itself what nobody else uses)
 `cli`              the commands
+`push_command`     ... and that which sends files, a pipe, or what a command writes
 `token_command`    ... and that which makes tokens and tells what is in one
 `exits`            how a command ends that does not end well
 `options`, `logs`  how options are written, how records are
@@ -65,12 +66,12 @@ The map
 `failpoints`       named places where a test may kill the process
 =================  ==============================================================================================
 
-Imports point one way: `cli → service · token_command · exits · logs → server · local · client · options · signals →
-handlers · admin · pages · reports → exchange · listeners · answers · metrics · auth · body → uploads → door → registry
-→ writer · recovery · drain → completion → uploader · read_back → accumulator → spool · checkpoint · audit → credentials
-→ tokens · token_keys → grants · openapi → terms → protocols → upload → stores → config_file → config → values → layout
-· keys · routes · forwarded · mounts · hosts · object_options · digests · hashes · limits → errors`. Pure rooms import
-the standard library only. `tests/test_rooms.py` holds the map to this.
+Imports point one way: `cli → service · push_command · token_command · exits · logs → server · local · client · options
+· signals → handlers · admin · pages · reports → exchange · listeners · answers · metrics · auth · body → uploads → door
+→ registry → writer · recovery · drain → completion → uploader · read_back → accumulator → spool · checkpoint · audit →
+credentials → tokens · token_keys → grants · openapi → terms → protocols → upload → stores → config_file → config →
+values → layout · keys · routes · forwarded · mounts · hosts · object_options · digests · hashes · limits → errors`.
+Pure rooms import the standard library only. `tests/test_rooms.py` holds the map to this.
 
 A byte's way: `body.RequestBody.read` → `writer.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`
 (received) → `drain.Drain` → `stores.ObjectStore.put_part` → `checkpoint.Checkpoint.add_receipt`, and the part file

@@ -35,10 +35,11 @@ from streamup.errors import (
     StreamupError,
 )
 from streamup.exits import Failure, Interruption, Refusal
-from streamup.options import CONFIG_FILE, SecretOption, Written, parameter, require_known_files
+from streamup.options import CONFIG_FILE, Written, parameter, require_known_files, server_options, token_option
+from streamup.push_command import push
 from streamup.signals import stop_signal
 from streamup.token_command import token
-from streamup.values import parse_duration, parse_token, parse_url
+from streamup.values import parse_duration
 
 if TYPE_CHECKING:
     from streamup.client.transfer import Way
@@ -278,28 +279,6 @@ _store_command(
 # --- commands against a running server
 
 
-_token_option = click.option(
-    "--token",
-    cls=SecretOption,
-    type=Written(parse_token, "TOKEN"),
-    envvar="STREAMUP_TOKEN",
-    help="Credential. A command line is visible to other users: better STREAMUP_TOKEN or STREAMUP_TOKEN_FILE.",
-)
-
-
-def _remote_options(command: Callable[..., None]) -> Callable[..., None]:
-    server = click.option(
-        "--server",
-        type=Written(parse_url, "URL"),
-        metavar="URL",
-        default="http://127.0.0.1:8080",
-        show_default=True,
-        envvar="STREAMUP_SERVER",
-        help="The streamup server.",
-    )
-    return server(_token_option(command))
-
-
 def _ask(server: str, token: str | None, question: Callable[[Client], Awaitable[T]]) -> T:
     """What the server answers to `question`."""
 
@@ -314,7 +293,7 @@ def _ask(server: str, token: str | None, question: Callable[[Client], Awaitable[
 
 
 @main.command()
-@_remote_options
+@server_options
 @click.option("--all", "everything", is_flag=True, help="Also those that have ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls(server: str, token: str | None, *, everything: bool, as_json: bool) -> None:
@@ -332,7 +311,7 @@ def ls(server: str, token: str | None, *, everything: bool, as_json: bool) -> No
 
 
 @main.command()
-@_remote_options
+@server_options
 @click.argument("upload", metavar="ID|KEY")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every part.")
 def status(server: str, token: str | None, upload: str, *, as_json: bool) -> None:
@@ -342,7 +321,7 @@ def status(server: str, token: str | None, upload: str, *, as_json: bool) -> Non
 
 
 @main.command()
-@_remote_options
+@server_options
 @click.argument("upload", metavar="ID|KEY")
 @click.option("--force", is_flag=True, help="Even if a client is sending now. It is cut off.")
 def finish(server: str, token: str | None, upload: str, *, force: bool) -> None:
@@ -363,7 +342,7 @@ def finish(server: str, token: str | None, upload: str, *, force: bool) -> None:
 
 
 @main.command()
-@_remote_options
+@server_options
 @click.argument("upload", metavar="ID|KEY")
 def cancel(server: str, token: str | None, upload: str) -> None:
     """Give an upload up. Its bytes are gone."""
@@ -379,6 +358,7 @@ def cancel(server: str, token: str | None, upload: str) -> None:
     click.echo(f"{found['id']} ({printable(found['key'])}) is cancelled.")
 
 
+main.add_command(push)
 main.add_command(token)
 
 
@@ -398,7 +378,7 @@ def _transfer_options(command: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
             help="Requests at a time.",
         ),
-        _token_option,
+        token_option,
         click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors."),
         click.option("--json", "as_json", is_flag=True, help="Print a JSON line a second, and one at the end."),
     ]

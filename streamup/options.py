@@ -18,6 +18,7 @@ from click.core import ParameterSource
 from streamup.config import Option
 from streamup.config_file import read_secret, read_toml
 from streamup.errors import ConfigError
+from streamup.values import parse_token, parse_url
 
 
 class Written(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
@@ -126,3 +127,30 @@ CONFIG_FILE = click.Option(
     help='Options by their names, as TOML: part-size = "16MiB". What goes with objects may differ by prefix: '
     '[prefix."recordings/"]',
 )
+
+
+# --- how commands reach a running server
+
+DEFAULT_SERVER = "http://127.0.0.1:8080"
+
+token_option = click.option(
+    "--token",
+    cls=SecretOption,
+    type=Written(parse_token, "TOKEN"),
+    envvar="STREAMUP_TOKEN",
+    help="Credential. A command line is visible to other users: better STREAMUP_TOKEN or STREAMUP_TOKEN_FILE.",
+)
+
+
+def server_options(command: Callable[..., None]) -> Callable[..., None]:
+    """`--server` and `--token`."""
+    server = click.option(
+        "--server",
+        type=Written(parse_url, "URL"),
+        metavar="URL",
+        default=DEFAULT_SERVER,
+        show_default=True,
+        envvar="STREAMUP_SERVER",
+        help="The streamup server.",
+    )
+    return server(token_option(command))

@@ -1,0 +1,206 @@
+"""The bytes of a stream that are not durable at the server yet: in memory up to a limit, then in temporary files.
+
+    backlog = Backlog(64 << 20, 10 << 30)
+    taken = backlog.add(data)      # 0: it is full, and has to wait for a release
+    piece = backlog.at(position)   # the next bytes from there; empty if there are none yet
+    backlog.release(position)      # what lies before that is not asked for again
+
+A run of segments, each in memory or in a file of its own, and each given back as a whole: so memory is used again as
+soon as it is free, and no file system has to punch holes. Files have no name, and are gone with the process. One thread
+may add while another reads and releases.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import threading
+from bisect import bisect_right
+from collections.abc import Callable
+
+MEMORY_BYTES = 64 << 20
+"""Two seconds of a gigabit."""
+
+IN_MEMORY_BYTES = 1 << 20
+"""Of a segment in memory: as much as a read of a pipe can bring, and small beside the limit."""
+
+IN_FILE_BYTES = 64 << 20
+"""Of a segment in a file, at least: what is released lags behind by one of them at most."""
+
+MOST_FILES = 64
+"""A process on macOS has 256 descriptors, unless it asks for more."""
+
+READ_BYTES = 1 << 20
+"""What is read of a file at once."""
+
+
+class Backlog:
+    """Bytes from `start` to `end`. `full_disk` is called with what the disk has against more, when it first does."""
+
+    def __init__(
+        self,
+        memory_bytes: int,
+        file_bytes: int,
+        directory: str | None = None,
+        *,
+        full_disk: Callable[[OSError], None] = lambda _: None,
+    ) -> None:
+        self.start = self.end = 0
+        self._memory_bytes = memory_bytes
+        self._file_bytes = file_bytes
+        self._directory = directory
+        self._full_disk = full_disk
+        self._in_memory_bytes = min(IN_MEMORY_BYTES, memory_bytes)
+        self._in_file_bytes = max(IN_FILE_BYTES, -(-file_bytes // MOST_FILES)) if file_bytes else 0
+        self._segments: list[_Segment] = []
+        self._memory = self._file = 0
+        """Bytes of the segments that there are, whether they are filled or not."""
+
+        self._told = False
+        self._lock = threading.Lock()
+
+    @property
+    def in_files(self) -> int:
+        """Bytes of disk that are taken at most."""
+        return self._file
+
+    def add(self, data: bytes | memoryview) -> int:
+        """Take what there is room for; how many bytes that is. A full disk is no room, like any other limit."""
+        view = memoryview(data)
+        taken = 0
+        with self._lock:
+            while taken < len(view) and (segment := self._with_room()):
+                try:
+                    added = segment.add(view[taken:])
+                except OSError as error:
+                    self._refused_by_disk(error)
+                    self._cut(segment)
+                    break
+                taken += added
+                self.end += added
+        return taken
+
+    def _with_room(self) -> _Segment | None:
+        """The last segment, or another; None if there may be no more."""
+        if self._segments and self._segments[-1].room:
+            return self._segments[-1]
+        segment: _Segment
+        if self._memory + self._in_memory_bytes <= self._memory_bytes:
+            segment = _InMemory(self.end, self._in_memory_bytes)
+            self._memory += segment.capacity
+        elif self._file < self._file_bytes:
+            try:
+                segment = _InFile(self.end, min(self._in_file_bytes, self._file_bytes - self._file), self._directory)
+            except OSError as error:
+                self._refused_by_disk(error)
+                return None
+            self._file += segment.capacity
+        else:
+            return None
+        self._segments.append(segment)
+        return segment
+
+    def _refused_by_disk(self, error: OSError) -> None:
+        if not self._told:
+            self._told = True
+            self._full_disk(error)
+
+    def _cut(self, segment: _Segment) -> None:
+        """The last one takes no more: what comes next may find room in memory."""
+        self._file -= segment.room
+        segment.capacity = segment.size
+        if not segment.size:
+            self._segments.pop().close()
+
+    def at(self, position: int) -> bytes | memoryview:
+        """The bytes from `position` on, as many as are at hand; at `end` none. Raises `OSError` for a broken disk."""
+        with self._lock:  # nobody may close the file meanwhile
+            if position == self.end:
+                return b""
+            index = bisect_right(self._segments, position, key=lambda segment: segment.start) - 1
+            segment = self._segments[index]
+            return segment.read(position - segment.start)
+
+    def in_memory(self, position: int) -> bool:
+        """Whether `at` would not need the disk."""
+        with self._lock:
+            index = bisect_right(self._segments, position, key=lambda segment: segment.start) - 1
+            return position == self.end or isinstance(self._segments[index], _InMemory)
+
+    def release(self, position: int) -> None:
+        """Everything before `position` may go. Memory that has room is kept: more is to come."""
+        with self._lock:
+            self.start = max(self.start, min(position, self.end))
+            while self._segments and self._segments[0].start + self._segments[0].size <= self.start:
+                first = self._segments[0]
+                if isinstance(first, _InMemory):
+                    if first.room:
+                        break
+                    self._memory -= first.capacity
+                else:
+                    self._file -= first.capacity
+                self._segments.pop(0).close()
+
+    def close(self) -> None:
+        """Everything may go."""
+        self.release(self.end)
+
+
+class _Segment:
+    """`size` bytes from `start` on, of at most `capacity`."""
+
+    def __init__(self, start: int, capacity: int) -> None:
+        self.start, self.capacity, self.size = start, capacity, 0
+
+    @property
+    def room(self) -> int:
+        return self.capacity - self.size
+
+    def add(self, data: memoryview) -> int:
+        """As much as there is room for, or less; how much that is. Raises `OSError`."""
+        self.size += (added := self._put(data[: self.room]))
+        return added
+
+    def _put(self, data: memoryview) -> int:
+        raise NotImplementedError
+
+    def read(self, offset: int) -> bytes | memoryview:
+        """Some bytes from there on. Raises `OSError`."""
+        raise NotImplementedError
+
+    def close(self) -> None: ...
+
+
+class _InMemory(_Segment):
+    def __init__(self, start: int, capacity: int) -> None:
+        super().__init__(start, capacity)
+        self._bytes = memoryview(bytearray(capacity))
+
+    def _put(self, data: memoryview) -> int:
+        self._bytes[self.size : self.size + len(data)] = data
+        return len(data)
+
+    def read(self, offset: int) -> memoryview:
+        """Not a copy: what is in there never changes, and is not used again."""
+        return self._bytes[offset : self.size].toreadonly()
+
+
+class _InFile(_Segment):
+    def __init__(self, start: int, capacity: int, directory: str | None) -> None:
+        """Raises `OSError`."""
+        super().__init__(start, capacity)
+        self._descriptor, path = tempfile.mkstemp(prefix="streamup-", dir=directory)
+        os.unlink(path)  # noqa: PTH108 - it is a string
+
+    def _put(self, data: memoryview) -> int:
+        return os.pwrite(self._descriptor, data, self.size)
+
+    def read(self, offset: int) -> bytes:
+        data = os.pread(self._descriptor, min(READ_BYTES, self.size - offset), offset)
+        if not data:
+            raise OSError(errno.EIO, "what was written to a temporary file is not there any more")
+        return data
+
+    def close(self) -> None:
+        os.close(self._descriptor)

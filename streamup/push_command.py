@@ -1,0 +1,328 @@
+"""`streamup push`: files, a pipe, or the output of a command, to a server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote
+
+import click
+
+from streamup.client.destination import OBJECTS, Destination, is_url, parse_destination
+from streamup.client.progress import Lines, choose
+from streamup.client.table import human_size, printable
+from streamup.errors import BadRequest, ConfigError
+from streamup.exits import Failure, Interruption
+from streamup.keys import validate_key
+from streamup.options import DEFAULT_SERVER, Written, server_options
+from streamup.protocols import fields
+from streamup.values import parse_duration, parse_pair, parse_size
+
+if TYPE_CHECKING:
+    from streamup.client import Client, ClientError
+    from streamup.client.live import Outcome, Piped, Source
+    from streamup.client.pipe import Pipe
+
+_COMMAND = "streamup.command"
+"""Where click's context keeps what follows `--`."""
+
+NOT_FOUND = 127
+NOT_EXECUTABLE = 126
+"""A command that cannot be started, as shells, `env` and `timeout` tell it."""
+
+
+class Push(click.Command):
+    """What follows `--` is a command with options of its own, and none of click's business."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            at = args.index("--")
+            ctx.meta[_COMMAND] = tuple(args[at + 1 :])
+            args = args[:at]
+        return super().parse_args(ctx, args)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is the same for all that is pushed."""
+
+    token: str | None
+    content_type: str | None
+    metadata: Mapping[str, str]
+    patience: float
+    as_json: bool
+    quiet: bool
+
+    def lines(self) -> Lines:
+        return choose(quiet=self.quiet, as_json=self.as_json)
+
+
+@click.command(cls=Push)
+@click.argument("words", nargs=-1, metavar="SRC... URL | - URL | URL -- COMMAND...")
+@server_options
+@click.option("--content-type", metavar="TYPE", help="Stored with the object.")
+@click.option(
+    "--meta",
+    type=Written(parse_pair, "NAME=VALUE"),
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Stored with the object, as x-amz-meta-NAME. Repeatable.",
+)
+@click.option(
+    "--patience",
+    type=Written(parse_duration, "TIME"),
+    metavar="TIME",
+    default="1d",
+    show_default=True,
+    help="Give up when there has been no progress for so long.",
+)
+@click.option(
+    "--backlog-size",
+    type=Written(parse_size, "SIZE"),
+    metavar="SIZE",
+    default="10GiB",
+    show_default=True,
+    help="Of a stream: how much may be kept in a temporary file, while the server is away. Then the producer waits.",
+)
+@click.option(
+    "--backlog-dir",
+    type=click.Path(exists=True, file_okay=False, writable=True),
+    metavar="DIR",
+    help="Where that file is, in place of the usual directory for temporary files.",
+)
+@click.option("--allow-empty", is_flag=True, help="Of a stream without a byte make an object, too.")
+@click.option(
+    "--ok-code",
+    "ok_codes",
+    type=click.IntRange(0, 255),
+    metavar="N",
+    multiple=True,
+    help="An exit code of the command that means success, beside 0. Repeatable. (ffmpeg: 255 after Ctrl-C.)",
+)
+@click.option(
+    "--on-failure",
+    type=click.Choice(["keep", "cancel"]),
+    default="keep",
+    show_default=True,
+    help="What becomes of the upload when the command fails.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON line a second, and one at the end.")
+@click.pass_context
+def push(ctx: click.Context, /, words: tuple[str, ...], *, server: str, token: str | None, **options: Any) -> None:
+    """Send a stream to a server, and go on after whatever happens in between.
+
+    \b
+    producer | streamup push - URL           a pipe, for as long as it lasts
+    streamup push URL -- COMMAND ARGS...     the output of a command; complete only if that exits with 0
+
+    URL is http://HOST/objects/KEY, or a KEY if the server is named otherwise. What the server has not made durable is
+    kept here, in memory and then in a temporary file; the producer only ever sees a slow pipe.
+
+    Ctrl-C: a pipe is sent to its end, but its upload stays open, since nobody knows whether that is all. A command ends
+    in its own way, and its exit code decides.
+
+    Exit code: 0 done, 1 failed for good, 2 wrong usage, 3 interrupted, and what arrived is kept; with COMMAND that of
+    the command, 127 if there is none of that name, 126 if it cannot be started.
+    """  # noqa: D301 - click's mark for lines that stay as they are is that very character
+    command: tuple[str, ...] | None = ctx.meta.get(_COMMAND)
+    explicit = ctx.get_parameter_source("server") is not click.core.ParameterSource.DEFAULT
+    if not words:
+        raise click.UsageError("Where to? Name a destination: http://127.0.0.1:8080/objects/KEY.")
+    destination = _destination(words[-1], server if explicit else None)
+    about = {name: options.pop(name) for name in ("content_type", "patience", "as_json", "quiet")}
+    _require_type(about["content_type"])
+    terms = Terms(destination.token or token, metadata=dict(options.pop("meta")), **about)
+    sources = words[:-1]
+    if command is not None:
+        if sources or not command:
+            raise click.UsageError("With a command it is: streamup push URL -- COMMAND ARGS...")
+        _live(destination, terms, command, **options)
+    elif sources == ("-",):
+        _live(destination, terms, None, **options)
+    else:
+        raise click.UsageError("It is: streamup push - URL, or: streamup push URL -- COMMAND ARGS...")
+
+
+def _destination(word: str, server: str | None) -> Destination:
+    if not is_url(word):
+        if server is None:
+            raise click.UsageError(f"{word!r} is no URL. Write it as http://127.0.0.1:8080/objects/KEY.")
+        word = f"{server.rstrip('/')}{OBJECTS}{quote(word)}"
+    try:
+        return parse_destination(word)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _require_type(content_type: str | None) -> None:
+    try:
+        fields.described_type("--content-type", content_type)
+    except BadRequest as error:
+        raise click.UsageError(error.detail) from error
+
+
+# --- a live stream
+
+
+def _live(
+    destination: Destination,
+    terms: Terms,
+    command: Sequence[str] | None,
+    *,
+    ok_codes: Sequence[int],
+    on_failure: str,
+    **options: Any,
+) -> NoReturn:
+    """Push a stream, and end with the exit code that tells what has become of it."""
+    if destination.takes_names:
+        raise click.UsageError(f"A stream has no name: {destination} needs a key behind it.")
+    try:
+        validate_key(destination.key, "")
+    except BadRequest as error:
+        raise click.UsageError(f"{destination}: {error.detail}") from error
+    stream = _Stream(destination, terms, **options)
+    work = _piped(stream) if command is None else _produced(stream, command, ok_codes, on_failure)
+    sys.exit(asyncio.run(work))
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """What a stream's push consists of."""
+
+    destination: Destination
+    terms: Terms
+    backlog_size: int
+    backlog_dir: str | None
+    allow_empty: bool
+
+    def pipe(self, descriptor: int, lines: Lines) -> Pipe:
+        """A pipe that is being read."""
+        from streamup.client.backlog import MEMORY_BYTES, Backlog  # noqa: PLC0415 - as `cli` says
+        from streamup.client.pipe import Pipe  # noqa: PLC0415 - as above
+
+        def full_disk(error: OSError) -> None:
+            lines.say(f"No more of the stream can be kept on disk ({error.strerror}): its producer may have to wait.")
+
+        pipe = Pipe(descriptor, Backlog(MEMORY_BYTES, self.backlog_size, self.backlog_dir, full_disk=full_disk))
+        pipe.start()
+        return pipe
+
+    async def send(self, source: Source, client: Client, lines: Lines) -> Outcome:
+        from streamup.client import live  # noqa: PLC0415 - as `cli` says
+        from streamup.client.sending import Progress, Sending  # noqa: PLC0415 - as above
+
+        def begin(tell: Callable[[Progress], None]) -> Sending:
+            return Sending(
+                client,
+                source.pipe,
+                self.destination.key,
+                content_type=self.terms.content_type,
+                metadata=self.terms.metadata,
+                patience=self.terms.patience,
+                tell=tell,
+            )
+
+        return await live.send(source, begin, lines, self.destination.key, allow_empty=self.allow_empty)
+
+    def ended(self, outcome: Outcome, seconds: float) -> None:
+        """Say that it is done."""
+        key, size = self.destination.key, outcome.durable
+        if self.terms.as_json:
+            etag = outcome.stored and outcome.stored["etag"]
+            about = {"name": key, "upload": outcome.upload_id, "size": size, "seconds": round(seconds, 3)}
+            click.echo(json.dumps({"phase": "done", **about, "etag": etag}))
+        elif not self.terms.quiet and outcome.stored is None:
+            click.echo(
+                f"{printable(key)}: every one of {size} bytes is safe at the server. It completes when the store takes "
+                f"them: {self.way('status', outcome)}"
+            )
+        elif not self.terms.quiet:
+            rate = human_size(size / max(seconds, 1e-9))
+            click.echo(f"{printable(key)}: {human_size(size)} in {seconds:.1f} s ({rate}/s)")
+
+    def failed(self, outcome: Outcome, why: str, kind: type[Failure]) -> Failure:
+        """What to raise, or to show. `why` ends with a full stop."""
+        words = why
+        if outcome.upload_id is not None:
+            lost = outcome.read - outcome.durable
+            words += f" {outcome.durable} bytes are safe at the server" + (f", {lost} are lost" if lost else "")
+            words += f". {self.way('finish', outcome)} makes an object of them."
+        failure = kind(words)
+        if self.terms.as_json:
+            click.echo(json.dumps({"phase": "failed", "error": failure.message, "upload": outcome.upload_id}))
+        return failure
+
+    def way(self, command: str, outcome: Outcome) -> str:
+        """A command line for this upload."""
+        server = "" if self.destination.server == DEFAULT_SERVER else f" --server {self.destination.server}"
+        return f"streamup {command}{server} {outcome.upload_id}"
+
+
+async def _piped(stream: _Stream) -> int:
+    from streamup.client import Client  # noqa: PLC0415 - as `cli` says
+    from streamup.client.live import Piped  # noqa: PLC0415 - as above
+
+    if sys.stdin is None:  # then 0 may be any file that we have opened ourselves
+        raise Failure("Standard input is closed: nothing can come.")
+    lines, began = stream.terms.lines(), time.monotonic()
+    source = Piped(stream.pipe(sys.stdin.fileno(), lines))
+    async with Client(stream.destination.server, stream.terms.token) as client:
+        outcome = await stream.send(source, client, lines)
+    if outcome.sealed:
+        stream.ended(outcome, time.monotonic() - began)
+        return 0
+    raise stream.failed(outcome, *_why(outcome, source))
+
+
+def _why(outcome: Outcome, source: Piped) -> tuple[str, type[Failure]]:
+    """What went wrong with standard input or its upload, and of which kind that is."""
+    if outcome.error is not None:
+        return _error(outcome.error)
+    if source.interrupted:
+        return ("Interrupted." if outcome.upload_id else "Interrupted before anything came."), Interruption
+    if source.pipe.error is not None:
+        return f"Standard input cannot be read: {source.pipe.error.strerror}.", Failure
+    return "Nothing came: the producer has failed, or has nothing. --allow-empty makes an empty object.", Failure
+
+
+def _error(error: ClientError | OSError) -> tuple[str, type[Failure]]:
+    """What it says, and whether it may succeed another time."""
+    return f"{str(error).rstrip('.')}.", Interruption if getattr(error, "again", False) else Failure
+
+
+async def _produced(stream: _Stream, command: Sequence[str], ok_codes: Collection[int], on_failure: str) -> int:
+    from streamup.client import Client  # noqa: PLC0415 - as `cli` says
+    from streamup.client.live import Command, start  # noqa: PLC0415 - as above
+
+    lines, began = stream.terms.lines(), time.monotonic()
+    try:
+        reading, process = await start(command)
+    except OSError as error:
+        click.echo(f"error: {printable(command[0])} cannot be started: {error.strerror}.", err=True)
+        return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+    source = Command(stream.pipe(reading, lines), process, {0, *ok_codes})
+    async with Client(stream.destination.server, stream.terms.token) as client:
+        outcome = await stream.send(source, client, lines)
+        if outcome.error is not None or outcome.cut:
+            await source.end()
+        code = await source.code()
+        if outcome.sealed:
+            stream.ended(outcome, time.monotonic() - began)
+            return code
+        if outcome.error is not None:
+            raise stream.failed(outcome, *_error(outcome.error))
+        if not await source.ended_well():
+            why = f"{printable(command[0])} has ended with {code}."
+            if on_failure == "cancel" and outcome.upload_id is not None:
+                await client.cancel(outcome.upload_id)
+                outcome.upload_id = None
+                why += " Its upload is cancelled."
+            stream.failed(outcome, why, Failure).show()
+            return code
+    raise stream.failed(outcome, f"{printable(command[0])} has ended well, and has written nothing.", Failure)
