@@ -40,6 +40,8 @@ The map
 `pages`            what is the same for everybody: that document, and the page at `/` (its files are in `web/`)
 `exchange`         one request on its way: from aiohttp's to the head that protocols understand
 `reports`          what a client is told while it still sends
+`events`           ... and what those are told who watch, for as long as they do
+`board`            what has changed, looked at once for all of them
 `listeners`        the sockets, and what every connection is held to before there is a request
 `handlers`         what each intent does, for all protocols
 `server`           the aiohttp application
@@ -67,11 +69,11 @@ The map
 =================  ==============================================================================================
 
 Imports point one way: `cli → service · push_command · token_command · exits · logs → server · local · client · options
-· signals → handlers · admin · pages · reports → exchange · listeners · answers · metrics · auth · body → uploads → door
-→ registry → writer · recovery · drain → completion → uploader · read_back → accumulator → spool · checkpoint · audit →
-credentials → tokens · token_keys → grants · openapi → terms → protocols → upload → stores → config_file → config →
-values → layout · keys · routes · forwarded · mounts · hosts · object_options · digests · hashes · limits → errors`.
-Pure rooms import the standard library only. `tests/test_rooms.py` holds the map to this.
+· signals → handlers · admin · pages · reports · events → exchange · listeners · answers · metrics · auth · body · board
+→ uploads → door → registry → writer · recovery · drain → completion → uploader · read_back → accumulator → spool ·
+checkpoint · audit → credentials → tokens · token_keys → grants · openapi → terms → protocols → upload → stores →
+config_file → config → values → layout · keys · routes · forwarded · mounts · hosts · object_options · digests · hashes
+· limits → errors`. Pure rooms import the standard library only. `tests/test_rooms.py` holds the map to this.
 
 A byte's way: `body.RequestBody.read` → `writer.Writer.feed` → `accumulator.Accumulator.add` → `spool.Spool.append`
 (received) → `drain.Drain` → `stores.ObjectStore.put_part` → `checkpoint.Checkpoint.add_receipt`, and the part file

@@ -34,6 +34,7 @@ StreamupError
 │       ├── UploadShareTaken    ... or as many of the subject's
 │       ├── TooManyConnections  as many clients are connected as may be
 │       ├── RequestShareTaken   as many requests of the subject are being answered as may be
+│       ├── TooManyStreams      as many watch events as may, of the subject or altogether
 │       └── TooManyAppends      the subject appends more often than may be
 ├── StoreError                  the object store; translated where it enters (stores/)
 │   ├── StoreUnavailable        no answer, or one that says "later": ask again
@@ -261,6 +262,10 @@ class TooManyConnections(NotNow):
 
 class RequestShareTaken(NotNow):
     title = "Too many of your requests at once"
+
+
+class TooManyStreams(NotNow):
+    title = "Too many are watching"
 
 
 class TooManyAppends(NotNow):

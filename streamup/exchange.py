@@ -81,13 +81,14 @@ def head_of(request: web.Request, headers: Mapping[str, str], prefix: str) -> Re
     """The request as protocols see it. Raises `NotFound`, `BadRequest`."""
     _check_version(request)
     _check_expectation(request)
-    key, upload_id = _route(request.raw_path, prefix)
+    key, upload_id, events = _route(request.raw_path, prefix)
     query = _query(request.rel_url.raw_query_string)
     url_token = query.pop("token", "")
     return RequestHead(
-        method=request.method if upload_id is None else fields.effective_method(request.method, headers),
+        method=request.method if upload_id is None or events else fields.effective_method(request.method, headers),
         key=key,
         upload_id=upload_id,
+        events=events,
         headers=headers,
         query=query,
         content_length=request.content_length,
@@ -132,17 +133,17 @@ def _check_expectation(request: web.Request) -> None:
         raise BadRequest("The only expectation there is, is 100-continue.")
 
 
-def _route(raw_path: str, prefix: str) -> tuple[str | None, str | None]:
-    """The key or the upload id in the request target; neither for `/uploads`."""
+def _route(raw_path: str, prefix: str) -> tuple[str | None, str | None, bool]:
+    """The key or the upload id in the request target, neither for `/uploads`; and whether its events are asked for."""
     if "#" in raw_path:
         raise BadRequest("A # in a key is written %23: in an address, what follows it is for the browser alone.")
     match routes.find(target(raw_path)):
         case (routes.OBJECT, rest):
-            return validate_key(_decoded(rest), prefix), None
-        case (routes.UPLOADS, _):
-            return None, None
-        case (routes.UPLOAD, rest):
-            return None, _decoded(rest)
+            return validate_key(_decoded(rest), prefix), None, False
+        case (routes.UPLOADS | routes.EVENTS as route, _):
+            return None, None, route is routes.EVENTS
+        case (routes.UPLOAD | routes.UPLOAD_EVENTS as route, rest):
+            return None, _decoded(rest), route is routes.UPLOAD_EVENTS
     raise NotFound("Objects are at /objects/KEY, uploads at /uploads and /uploads/ID.")
 
 

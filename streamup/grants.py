@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from streamup.errors import BadRequest, Forbidden, NotFound
 from streamup.keys import validate_key
-from streamup.protocols import Append, BodyTerms, Cancel, Create, Discover, Fetch, Inspect, Intent, Look
+from streamup.protocols import Append, BodyTerms, Cancel, Create, Discover, Fetch, Inspect, Intent, Look, Watch
 from streamup.terms import too_large
 from streamup.upload import Upload, smallest
 
@@ -100,12 +100,12 @@ def unknown_upload(upload_id: str) -> NotFound:
 
 def _require_place(grant: Grant, intent: Intent, own: Upload | None) -> None:
     match intent:
-        case Append() | Inspect() | Look() | Cancel() if intent.upload_id is not None:
+        case Append() | Inspect() | Look() | Watch() | Cancel() if intent.upload_id is not None:
             if own is None:
                 raise unknown_upload(intent.upload_id)
         case Create() | Append() | Inspect() | Look() | Fetch() | Cancel() if intent.key is not None:
             grant.require_reach(intent.key)
-        case Look():  # all that it owns
+        case Look() | Watch():  # all that it owns
             pass
         case _:
             raise Forbidden("There is no rule for such a request, so it is not allowed.")

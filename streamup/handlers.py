@@ -29,6 +29,7 @@ from streamup.errors import (
     StoreError,
     UploadBusy,
 )
+from streamup.events import Events
 from streamup.exchange import Exchange
 from streamup.grants import Grant
 from streamup.limits import Pace
@@ -45,21 +46,19 @@ from streamup.protocols import (
     RequestHead,
     ResponseHead,
     UploadProtocol,
+    Watch,
     fields,
 )
-from streamup.protocols.documents import upload_document
+from streamup.protocols.documents import parts_document
 from streamup.reports import reporting
-from streamup.routes import OBJECT, UPLOAD, UPLOADS
+from streamup.routes import OBJECT
 from streamup.stores import SSE_C, ObjectStore, StoredObject
-from streamup.upload import LIVE, State, Upload
+from streamup.upload import State, Upload
 from streamup.uploads import Uploads, already_complete
 from streamup.writer import Live, Writer
 
 PRESIGNED_SECONDS = 3600
 """How long the URL of a download may be begun with, and no longer than the credential that it was asked with."""
-
-MOST_LISTED = 300
-"""Uploads in one list (law 8): each takes the loop 0.05 ms, and everybody's bytes wait meanwhile."""
 
 log = logging.getLogger(__name__)
 
@@ -68,13 +67,21 @@ class Handlers:
     """From an intent to its answer."""
 
     def __init__(
-        self, config: Config, uploads: Uploads, store: ObjectStore, protocols: Sequence[UploadProtocol], limits: Limits
+        self,
+        config: Config,
+        uploads: Uploads,
+        store: ObjectStore,
+        protocols: Sequence[UploadProtocol],
+        limits: Limits,
+        *,
+        events: Events,
     ) -> None:
         self._config = config
         self._uploads = uploads
         self._store = store
         self._protocols = protocols
         self._limits = limits
+        self._events = events
         self._pace = Pace(config.appends_a_second)
 
     async def answer(self, exchange: Exchange, intent: Intent, grant: Grant) -> web.StreamResponse:  # noqa: PLR0911 - one for each intent
@@ -90,6 +97,8 @@ class Handlers:
                 return await self._look_at_upload(upload_id, exchange.head, grant)
             case Look():
                 return await self._list(grant)
+            case Watch(upload_id=upload_id):
+                return await self._events.stream(exchange.request, upload_id, grant, exchange.head.arrived)
             case Fetch(key=key):
                 return await self._fetch(key, exchange.head, grant)
             case Discover():
@@ -227,24 +236,18 @@ class Handlers:
 
     async def _look_at_upload(self, upload_id: str, head: RequestHead, grant: Grant) -> web.Response:
         upload = await self._uploads.look(upload_id, grant)
-        rate = self._uploads.rate(upload_id)
+        document = self._uploads.document(upload) | {"parts": parts_document(upload)}
         lifetime = fields.remaining(upload, self._limits, head.arrived)
         headers = {"Cache-Control": "no-store"} | fields.length(upload) | fields.limit(self._limits, lifetime)
-        if rate is None:  # with a live writer the number would be old before it arrives, and HEAD is there to stop it
+        if not document["writer"]:  # else the number would be old before it arrives, and HEAD is there to stop it
             headers["Upload-Offset"] = str(upload.offset)
             headers["Upload-Complete"] = "?1" if upload.state is State.COMPLETE else "?0"
-        return answers.json(self._document(upload), headers=headers)
+        return answers.json(document, headers=headers)
 
     async def _list(self, grant: Grant) -> web.Response:
-        uploads = await self._uploads.look_all(grant)
-        left_out = max(0, len(uploads) - MOST_LISTED)  # live ones come first, those of the longest ago before others
-        documents = [self._document(upload) for upload in uploads[left_out:]]
+        uploads, left_out = await self._uploads.look_all(grant)
+        documents = [self._uploads.document(upload) for upload in uploads]
         return answers.json({"uploads": documents, "left_out": left_out}, headers={"Cache-Control": "no-store"})
-
-    def _document(self, upload: Upload) -> dict[str, object]:
-        rate = self._uploads.rate(upload.id) if upload.state in LIVE else None
-        held, expire_seconds = self._uploads.held(upload.id), self._config.expire_seconds
-        return upload_document(upload, writing=rate is not None, rate=rate, expire_seconds=expire_seconds, held=held)
 
     async def _fetch(self, key: str, head: RequestHead, grant: Grant) -> web.Response:
         if not self._config.downloads:
@@ -280,7 +283,7 @@ class Handlers:
             await self._uploads.cancel(live)  # which tells what has become of it
 
     def _discover(self, head: RequestHead) -> web.Response:
-        allowed = (OBJECT if head.key else UPLOAD if head.upload_id else UPLOADS).allowed
+        allowed = head.route.allowed
         headers = {"Allow": allowed}
         for protocol in self._protocols:
             headers |= protocol.discover()

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from streamup.errors import RequestShareTaken, TooManyAppends
+from streamup.errors import RequestShareTaken, TooManyAppends, TooManyStreams
 
 BURST_SECONDS = 2.0
 """What comes together may come at once, as much as two seconds' worth: a page with many small files, a playlist."""
@@ -40,6 +40,40 @@ class Requests:
                 f"{self._most} of your requests are being answered, and no more may be. Wait for one of them to end.",
                 limit=self._most,
             )
+        self._now[subject] += 1
+        try:
+            yield
+        finally:
+            self._now[subject] -= 1
+            if not self._now[subject]:
+                del self._now[subject]
+
+
+class Streams:
+    """How many event streams are open, which may last for days: at most `total`, and `most` of one subject (None: all
+    of those).
+    """
+
+    def __init__(self, total: int, most: int | None) -> None:
+        self._total = total
+        self._most = total if most is None else most
+        self._now = Counter[str]()
+
+    def __repr__(self) -> str:
+        return f"<Streams {self._now.total()}/{self._total} of {len(self._now)} subjects>"
+
+    @contextmanager
+    def one_more(self, subject: str) -> Iterator[None]:
+        """Raises `TooManyStreams`."""
+        for count, limit, whose in (
+            (self._now[subject], self._most, "of yours "),
+            (self._now.total(), self._total, ""),
+        ):
+            if count >= limit:
+                raise TooManyStreams(
+                    f"{limit} event streams {whose}are open, and no more may be. Close one, or ask with GET instead.",
+                    limit=limit,
+                )
         self._now[subject] += 1
         try:
             yield

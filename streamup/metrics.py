@@ -127,12 +127,11 @@ class Numbers(Collector):
         yield CounterMetricFamily("streamup_connections_closed", "Connections for which there was no place.", closed)
         writing = sum(live.writer is not None for live in lives)
         held = sum(self._uploader.held(live.upload.id) is not None for live in lives)
-        available = self._uploader.available and self._uploader.opened.is_set()
         gauges = {
             "uploads_receiving": ("Uploads to which a client is sending.", writing),
             "uploads_held": ("Uploads that the store denies (`streamup status` says why).", held),
             "connections": ("Clients that are connected.", self._listener.connections),
-            "store_available": ("1 if the store answered last, 0 during an outage.", available),
+            "store_available": ("1 if the store answered last, 0 during an outage.", self._uploader.answering),
             "parts_in_flight": ("Parts on their way to the store.", slots.in_flight.total()),
             "parts_in_flight_limit": ("Of them at most so many; fewer while the store throttles.", int(slots.limit)),
             "spool_reserved_bytes": ("Bytes of the spool that are taken or promised.", budget.reserved),

@@ -226,6 +226,7 @@ HEADERS: Mapping[str, Json] = {
     "Upload-Limit": _header("What may be uploaded, and how long it is kept.", "min-size=0, max-age=86400"),
     "Upload-Metadata": _header("tus: as it was given at the creation.", "filename dGFsay5tcDQ="),
     "Upload-Offset": _header("Bytes that are durable: where to go on.", "1048576", _text("[0-9]+")),
+    "X-Accel-Buffering": _header("For nginx: pass it on as it comes.", "no", _one_of("no")),
     "WWW-Authenticate": _header("How to show a credential.", 'Basic realm="streamup", charset="UTF-8"'),
     **{f"x-amz-checksum-{name}": _header("The store's, of the object.", "rosUhgp5mIg=") for name in SIZES},
     "x-amz-checksum-type": _header("Of the whole's bytes, or of the parts' checksums.", "FULL_OBJECT"),
@@ -312,9 +313,14 @@ SCHEMAS: Mapping[str, Json] = {
             "created": {"type": "string", "format": "date-time"},
             "expires": _TIME,
             "ended": _TIME,
-            "parts": {"type": "array", "items": _ref("schemas", "Part")},
+            "parts": {
+                "type": "array",
+                "items": _ref("schemas", "Part"),
+                "description": "What the store has confirmed; not in lists and events.",
+            },
             "object": {"anyOf": [_ref("schemas", "Object"), {"type": "null"}]},
         },
+        optional=("parts",),
         example=_EXAMPLE_UPLOAD,
     ),
     "Uploads": _object(
@@ -323,6 +329,15 @@ SCHEMAS: Mapping[str, Json] = {
             "left_out": {**_COUNT, "description": "The oldest of those that live, if there are too many for one list."},
         },
         example={"uploads": [_EXAMPLE_UPLOAD], "left_out": 0},
+    ),
+    "Server": _object(
+        {
+            "spool_used": {**_COUNT, "description": "Bytes of the spool that are taken or promised."},
+            "spool_size": _COUNT,
+            "store_available": {"type": "boolean", "description": "Whether the store answered last."},
+            "left_out": {**_COUNT, "description": "Uploads with which the stream did not begin: as in a list."},
+        },
+        example={"spool_used": 8388608, "spool_size": 10737418240, "store_available": True, "left_out": 0},
     ),
     "Part": _object(
         {
@@ -525,6 +540,15 @@ def _read(name: str, summary: str, *media: str) -> Json:
     }
 
 
+def _events(name: str, summary: str, description: str, problems: Iterable[int], *data: str) -> Json:
+    """`data`: the schemas of what the events carry."""
+    found = _answer("Events, until the client goes.", ("Cache-Control", "X-Accel-Buffering"))
+    schema: Json = {"type": "string", "description": "Each `data:` is a JSON document of one line."}
+    schema["contentSchema"] = {"anyOf": [_ref("schemas", one) for one in data]}
+    found["content"] = {"text/event-stream": {"schema": schema}}
+    return _operation(name, summary, {200: found}, problems, description=description)
+
+
 PATHS: Mapping[str, Json] = {
     routes.OBJECT.path: {
         "parameters": [_ref("parameters", "key")],
@@ -581,6 +605,30 @@ PATHS: Mapping[str, Json] = {
             description="It stops nobody.",
         ),
         "options": _discover("discoverUploads"),
+    },
+    routes.EVENTS.path: {
+        "get": _events(
+            "watchUploads",
+            "One's uploads as they change, and the server",
+            "Server-sent events. `event: server` comes first, and `event: upload` for each of the list; then, about "
+            "once a second, what has changed. A comment comes when nothing has for 15 s. Whoever comes back is told "
+            "everything again; `Last-Event-ID` is not needed. It stops nobody, and makes nothing durable.",
+            (*_DOOR, 507),
+            *("Server", "Upload"),
+        ),
+        "options": _discover("discoverEvents"),
+    },
+    routes.UPLOAD_EVENTS.path: {
+        "parameters": [_ref("parameters", "id")],
+        "get": _events(
+            "watchUpload",
+            "An upload as it changes, until it has ended",
+            "Server-sent events: `event: upload`, at once and then about once a second if it has changed. Its `offset` "
+            "is made durable for that. How it ended is the last one. It stops nobody.",
+            (*_DOOR, 404, 507),
+            "Upload",
+        ),
+        "options": _discover("discoverUploadEvents"),
     },
     routes.UPLOAD.path: {
         "parameters": [_ref("parameters", "id")],

@@ -89,6 +89,8 @@ class Registry:
         """What writers that have left had added since the start."""
         self.ended = Counter[State]()
         """Uploads that have ended since the start, by outcome."""
+        self.on_end: Callable[[Upload], None] = _nobody_asks
+        """Is told of each upload that has ended, once that is committed."""
 
     def __repr__(self) -> str:
         return f"<Registry {len(self._live)} live, {self._spool.budget!r}, {self._uploader.slots!r}>"
@@ -400,6 +402,7 @@ class Registry:
         if not live.ended.is_set():
             self.ended[live.upload.state] += 1
             audit.ended(live.upload)
+            self.on_end(live.upload)
         self._drop(live)
         live.accumulator.clear()
 
@@ -459,6 +462,8 @@ class Registry:
         record = await self._checkpoint.find(live.upload.id)
         if record is None or record.upload.state not in LIVE:
             self._drop(live)
+            if record:
+                self.on_end(record.upload)
             return
         names = await asyncio.to_thread(part_names, self._spool)
         fresh, _ = await self._restore(record, names.get(record.upload.id, []), same_boot=True)
@@ -521,6 +526,10 @@ class Registry:
             and not isinstance(error, UploadError | CheckpointError | SpoolError)
         ):
             log.error("%s ended with an error", task.get_name(), exc_info=error)
+
+
+def _nobody_asks(_: Upload) -> None:
+    """Until somebody does."""
 
 
 async def _no_turn() -> None:

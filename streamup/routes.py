@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` as OpenAPI writes it, with one name at its end or none: `{key}` takes all that follows, slashes too, any
+    """`path` as OpenAPI writes it, with one name or none: `{key}`, at its end, takes all that follows, slashes too, any
     other name one segment.
     """
 
@@ -29,17 +29,21 @@ class Route:
 
     def match(self, path: str) -> str | None:
         """What stands in the name's place, undecoded ("" where it has none); None if this path is another's."""
-        fixed, _, name = self.path.partition("{")
-        if not name:
-            return "" if path in {fixed, fixed.rstrip("/") + "/"} else None
-        rest = path.removeprefix(fixed)
-        if rest == path or (name != "key}" and (not rest or "/" in rest)):
+        before, _, named = self.path.partition("{")
+        if not named:
+            return "" if path in {before, before.rstrip("/") + "/"} else None
+        name, _, after = named.partition("}")
+        rest = path.removeprefix(before)
+        if rest == path or not rest.endswith(after):
             return None
-        return rest
+        value = rest.removesuffix(after)
+        return value if name == "key" or (value and "/" not in value) else None
 
 
 OBJECT = Route("/objects/{key}", ("PUT", "POST", "HEAD", "GET", "DELETE", "OPTIONS"))
 UPLOADS = Route("/uploads", ("POST", "GET", "OPTIONS"))
+EVENTS = Route("/uploads/events", ("GET", "OPTIONS"))
+UPLOAD_EVENTS = Route("/uploads/{id}/events", ("GET", "OPTIONS"))
 UPLOAD = Route("/uploads/{id}", ("HEAD", "GET", "PATCH", "POST", "DELETE", "OPTIONS"))
 PAGE = Route("/", ("GET", "HEAD"))
 FILE = Route("/static/{name}", ("GET", "HEAD"))
@@ -48,7 +52,7 @@ DESCRIPTION = Route("/openapi.json", ("GET", "HEAD"))
 OPEN = (PAGE, FILE, DESCRIPTION)
 """They are the same for everybody, tell nothing of any upload, and ask for no credential."""
 
-PUBLIC = (OBJECT, UPLOADS, UPLOAD, *OPEN)
+PUBLIC = (OBJECT, UPLOADS, EVENTS, UPLOAD_EVENTS, UPLOAD, *OPEN)
 """Where a path fits several, the first counts."""
 
 METHODS = tuple(dict.fromkeys(method for route in PUBLIC for method in route.methods))

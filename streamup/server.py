@@ -35,6 +35,7 @@ from streamup.errors import (
     StreamupError,
     UploadError,
 )
+from streamup.events import Events
 from streamup.exchange import Exchange, authority_of, cut, front_of, head_of, headers_of, target
 from streamup.grants import Grant, decide
 from streamup.handlers import Handlers
@@ -90,7 +91,8 @@ class Server:
         self._authorizer = authorizer
         limits = Limits(max_upload_bytes=config.max_upload_bytes, expire_seconds=config.expire_seconds)
         self._protocols = [protocol(limits) for protocol in PROTOCOLS]
-        self._handlers = Handlers(config, uploads, store, self._protocols, limits)
+        self._events = Events(config, uploads)
+        self._handlers = Handlers(config, uploads, store, self._protocols, limits, events=self._events)
         self._exposed = ", ".join(dict.fromkeys([*EXPOSED, *(f for p in self._protocols for f in p.response_fields)]))
         self._pages = Pages()
         self._admin = Admin(config, uploads, store, metrics)
@@ -144,6 +146,7 @@ class Server:
         """Close the listeners, settle the uploads, and only then end the connections."""
         for listener in self._listeners:
             listener.close()
+        self._events.end()
         await self._uploads.stop(self._config.grace_seconds)
         for listener in self._listeners:
             await listener.end()
@@ -152,6 +155,7 @@ class Server:
     def _application(self) -> web.Application:
         app = web.Application()
         # One route for everything: aiohttp's own 404 and 405 would send 100 Continue first.
+        app.on_response_prepare.append(self._add_cors)
         app.router.add_route("*", r"/{tail:[\s\S]*}", self._handle, expect_handler=_keep_expecting)
         return app
 
@@ -216,8 +220,7 @@ class Server:
         return answers.problem(refusal)
 
     def _leaving(self, request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-        """What is on every answer, whoever made it."""
-        self._add_cors(request, response)
+        """After some answers nothing more can be asked, whoever made them."""
         unframed = response.status == HTTPStatus.LENGTH_REQUIRED  # what follows would be taken for the next request
         if request.can_read_body or unframed or self.public.is_surplus(request):
             response.force_close()
@@ -248,6 +251,7 @@ class Server:
         live = self._uploads.live(head.upload_id or "", grant)
         if (
             head.method == "PATCH"
+            and not head.events
             and grant.allows("PATCH")
             and live
             and live.writer is None
@@ -256,7 +260,7 @@ class Server:
         ):
             response.headers.setdefault("Upload-Offset", str(live.upload.offset))
 
-    def _add_cors(self, request: web.Request, response: web.StreamResponse) -> None:
+    async def _add_cors(self, request: web.Request, response: web.StreamResponse) -> None:
         """For origins that the operator has named; the authorizer has refused all others."""
         origin = request.headers.get("Origin")
         if self._config.cors_origins:

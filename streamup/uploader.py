@@ -160,6 +160,11 @@ class Uploader:
             _owner.reset(token)
             self._holds.pop(upload_id, None)
 
+    @property
+    def answering(self) -> bool:
+        """Whether the store answered last, and is known by now."""
+        return self.available and self.opened.is_set()
+
     def held(self, upload_id: str) -> str | None:
         """Why the store does not take this upload now, though it answers."""
         hold = self._holds.get(upload_id)

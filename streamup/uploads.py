@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from streamup import audit
@@ -33,11 +34,12 @@ from streamup.errors import (
     WriterStopped,
 )
 from streamup.grants import Grant, unknown_upload
-from streamup.protocols import Append, BodyTerms, Cancel, Create, Inspect, Intent, Look
+from streamup.protocols import Append, BodyTerms, Cancel, Create, Inspect, Intent, Look, Watch
+from streamup.protocols.documents import upload_document
 from streamup.registry import Registry
 from streamup.spool import Spool
 from streamup.terms import begin_append, judged_whole, seal_at
-from streamup.upload import State, Upload
+from streamup.upload import LIVE, State, Upload
 from streamup.uploader import Uploader
 from streamup.writer import Body, Live, Writer
 
@@ -52,9 +54,23 @@ SETTLE_SECONDS = 0.6
 PROMPT_SECONDS = 1.0
 """A sealed upload that the store confirms within this needs no sync of its own: its bytes are there (law 2)."""
 
+MOST_LISTED = 300
+"""Uploads in one list (law 8): each takes the loop 0.05 ms, and everybody's bytes wait meanwhile."""
+
 ASKED = "If-None-Match: * asks for none"
 
 SOMEBODY_ELSES = "Somebody else has an unfinished upload under this key. Use another key."
+
+
+class Pressure(NamedTuple):
+    """What all uploads share: bytes of the spool that are taken or promised, its size, and whether the store answers.
+
+    The names are those that clients see.
+    """
+
+    spool_used: int
+    spool_size: int
+    store_available: bool
 
 
 class Uploads:
@@ -80,6 +96,7 @@ class Uploads:
         self._checkpoint = checkpoint
         self._spool = spool
         self._clock = clock
+        self.still_known = still_known
         self.registry = Registry(
             uploader,
             checkpoint,
@@ -214,7 +231,7 @@ class Uploads:
     async def addressed(self, intent: Intent) -> Upload | None:
         """The upload that an intent names, or the open one of its key that it goes on with, whoever's it is."""
         match intent:
-            case Append() | Inspect() | Look() | Cancel() if intent.upload_id is not None:
+            case Append() | Inspect() | Look() | Watch() | Cancel() if intent.upload_id is not None:
                 return await self._find(intent.upload_id)
             case Append(key=str(key)) | Create(key=str(key), policy="append"):
                 live = self.registry.open_upload(key)
@@ -265,12 +282,16 @@ class Uploads:
         """Raises `CheckpointError` if what happens to uploads cannot be recorded now."""
         await self._checkpoint.require_writable()
 
-    async def look_all(self, grant: Grant) -> list[Upload]:
-        """One's own live uploads, oldest first, then those that ended last."""
+    async def look_all(self, grant: Grant) -> tuple[list[Upload], int]:
+        """One's own live uploads, oldest first, then those that ended last; and how many live ones, the oldest, are
+        left out because there are too many for one list.
+        """
         found = {live.upload.id: live.upload for live in self.registry}
         for record in await self._checkpoint.ended(grant.subject, 100):
             found.setdefault(record.upload.id, record.upload)  # one that has ended meanwhile is there already
-        return [upload for upload in found.values() if grant.owns(upload)]
+        own = [upload for upload in found.values() if grant.owns(upload)]
+        left_out = max(0, len(own) - MOST_LISTED)
+        return own[left_out:], left_out
 
     def live(self, upload_id: str, grant: Grant) -> Live | None:
         """The upload if it is live and one's own."""
@@ -292,7 +313,13 @@ class Uploads:
         record = await self._checkpoint.newest_ended(key)
         return record.upload if record and grant.owns(record.upload) else None
 
-    def rate(self, upload_id: str) -> float | None:
+    def document(self, upload: Upload) -> dict[str, object]:
+        """The upload as JSON for whoever looks."""
+        rate = self._rate(upload.id) if upload.state in LIVE else None
+        held, expire_seconds = self.held(upload.id), self._config.expire_seconds
+        return upload_document(upload, writing=rate is not None, rate=rate, expire_seconds=expire_seconds, held=held)
+
+    def _rate(self, upload_id: str) -> float | None:
         """Bytes a second of the writer that is there now; None if none is."""
         live = self.registry.get(upload_id)
         if live is None or live.writer is None:
@@ -302,6 +329,11 @@ class Uploads:
     def held(self, upload_id: str) -> str | None:
         """Why the store does not take this upload now, though it answers; None if it does."""
         return self._uploader.held(upload_id)
+
+    def pressure(self) -> Pressure:
+        """How it goes."""
+        budget = self._spool.budget
+        return Pressure(budget.reserved, budget.size, self._uploader.answering)
 
     # -- ends ---------------------------------------------------------------------------------------------------
 

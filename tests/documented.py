@@ -19,7 +19,7 @@ from streamup import routes
 from streamup.openapi import document
 
 ALWAYS = {
-    *("connection", "content-length", "content-type", "date", "server"),
+    *("connection", "content-length", "content-type", "date", "server", "transfer-encoding"),
     *("x-content-type-options", "cross-origin-resource-policy"),
     *("vary", "access-control-allow-origin", "access-control-expose-headers"),
 }

@@ -136,7 +136,7 @@ async def test_an_empty_append_seals_nothing_after_a_restart(start, store):
         with pytest.raises(EmptyBody):
             await first.send(Body(), policy="append", content_length=0)
     async with start() as second:
-        [upload] = await second.uploads.look_all(NOBODY)
+        [upload], _ = await second.uploads.look_all(NOBODY)
         assert (State.OPEN, 5, False) == (upload.state, upload.offset, upload.due)
         assert (await go_on(second, 5, b"fgh")).state is State.COMPLETE
     assert store.objects["key"].data == b"abcdefgh"
@@ -155,7 +155,7 @@ async def test_an_empty_append_that_is_stopped_before_it_feeds_seals_nothing(pro
 async def test_a_declared_length_of_0_takes_no_bytes(process, store):
     with pytest.raises(LengthExceeded):
         await process.send(Body(b"abc"), length=0)
-    [upload] = await process.uploads.look_all(NOBODY)
+    [upload], _ = await process.uploads.look_all(NOBODY)
     assert (State.FAILED, {}, True) == (upload.state, store.objects, idle(process))
 
 

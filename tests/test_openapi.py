@@ -111,7 +111,7 @@ async def test_an_upload_is_documented_at_every_age(service):
     client = await service.connect()
     await client.send(head("PUT", "/objects/a", CHUNKED) + chunk(b"x" * 100_000))
     found = await service.becomes("a", writer=True, stored=65536)
-    assert found["parts"]
+    assert (await service.ask("GET", f"/uploads/{found['id']}")).json["parts"]
     client.close()
     await service.becomes("a", writer=False)
     await service.ask("PATCH", f"/uploads/{found['id']}", b"", {"Upload-Offset": "100000", "Upload-Complete": "?1"})

@@ -310,7 +310,7 @@ async def test_nothing_is_announced_or_synced_meanwhile(start_service):
         upload = await service.uploads.look(live.upload.id, NOBODY)
         assert (100, 100, syncs) == (upload.received, upload.offset, disk.syncs)
         assert writer.added == END - 100
-        assert service.uploads.rate(live.upload.id) > 0
+        assert service.uploads.document(live.upload)["rate"] > 0
 
 
 async def test_what_came_without_a_digest_is_announced_before_one_that_has_one(start_service, tmp_path):

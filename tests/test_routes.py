@@ -2,7 +2,19 @@
 
 import pytest
 
-from streamup.routes import ADMIN, DESCRIPTION, FILE, OBJECT, PAGE, PUBLIC, UPLOAD, UPLOADS, find
+from streamup.routes import (
+    ADMIN,
+    DESCRIPTION,
+    EVENTS,
+    FILE,
+    OBJECT,
+    PAGE,
+    PUBLIC,
+    UPLOAD,
+    UPLOAD_EVENTS,
+    UPLOADS,
+    find,
+)
 
 
 @pytest.mark.parametrize(
@@ -22,6 +34,13 @@ from streamup.routes import ADMIN, DESCRIPTION, FILE, OBJECT, PAGE, PUBLIC, UPLO
         ("/uploads//", None),
         ("/uploads//id", None),
         ("/uploads/id/more", None),
+        ("/uploads/events", (EVENTS, "")),
+        ("/uploads/id/events", (UPLOAD_EVENTS, "id")),
+        ("/uploads/events/events", (UPLOAD_EVENTS, "events")),
+        ("/uploads//events", None),
+        ("/uploads/i/d/events", None),
+        ("/uploads/id/events/", None),
+        ("/uploads/myevents", (UPLOAD, "myevents")),
         ("/%75ploads", None),
         ("//uploads", None),
         ("/", (PAGE, "")),

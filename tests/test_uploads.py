@@ -357,7 +357,7 @@ async def test_a_body_beyond_its_range_is_refused_and_kept_up_to_it(process, sea
 async def test_a_body_beyond_the_declared_length_fails_the_upload(process, store):
     with pytest.raises(LengthExceeded):
         await process.send(Body(b"abcdefg"), length=5)
-    [upload] = await process.uploads.look_all(NOBODY)
+    [upload], _ = await process.uploads.look_all(NOBODY)
     assert (State.FAILED, [], {}) == (upload.state, process.names(), store.objects)
     with pytest.raises(Gone):
         await process.uploads.find(upload.id, NOBODY)
@@ -542,13 +542,13 @@ async def test_looking_stops_nobody(process):
     await body.waiting.wait()
     live = process.uploads.open_upload("key", NOBODY)
     upload = await process.uploads.look(live.upload.id, NOBODY)
-    assert (3, [upload]) == (upload.received, await process.uploads.look_all(NOBODY))
+    assert (3, ([upload], 0)) == (upload.received, await process.uploads.look_all(NOBODY))
     assert await process.uploads.announce(live) == 3
     process.clock.now += 2
-    assert (1.5, live) == (process.uploads.rate(upload.id), process.uploads.newest("key", NOBODY))
+    assert (1.5, live) == (process.uploads.document(upload)["rate"], process.uploads.newest("key", NOBODY))
     body.go_on.set()
     assert (await process.uploads.outcome(await writing, 5)).state is State.COMPLETE
-    assert process.uploads.rate(upload.id) is None
+    assert process.uploads.document(upload)["rate"] is None
 
 
 async def test_a_writing_task_that_is_cancelled_settles_all_the_same(process):
@@ -655,7 +655,7 @@ async def test_an_upload_of_somebody_else_is_not_shown(process):
     for question in (process.uploads.find, process.uploads.look):
         with pytest.raises(NotFound):
             await question(upload_id, OTHER)
-    assert await process.uploads.look_all(OTHER) == []
+    assert await process.uploads.look_all(OTHER) == ([], 0)
     assert process.uploads.live(upload_id, OTHER) is None
     assert process.uploads.live(upload_id, NOBODY) is live
     assert process.uploads.newest("key", OTHER) is None
@@ -955,7 +955,7 @@ async def test_a_failed_sync_fails_the_upload(process):
     with pytest.raises(SpoolError):
         await process.send(Body(b"abc", interrupted="reset"))
     process.files.sync_error = None
-    [upload] = await process.uploads.look_all(NOBODY)
+    [upload], _ = await process.uploads.look_all(NOBODY)
     assert (State.FAILED, []) == (upload.state, process.names())
     assert upload.reason.startswith("spool:")
 
@@ -967,7 +967,7 @@ async def test_a_failed_write_fails_the_upload(process, monkeypatch):
     monkeypatch.setattr(process.files, "write", broken)
     with pytest.raises(SpoolError):
         await process.send(Body(b"abc"))
-    [upload] = await process.uploads.look_all(NOBODY)
+    [upload], _ = await process.uploads.look_all(NOBODY)
     assert (State.FAILED, 0) == (upload.state, process.spool.budget.reserved)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from streamup.digests import Digest
+from streamup.routes import EVENTS, OBJECT, UPLOAD, UPLOAD_EVENTS, UPLOADS, Route
 from streamup.stores import Checksum
 from streamup.upload import Upload
 
@@ -23,13 +24,15 @@ Policy = Literal["reject", "append", "replace", "new"]
 class RequestHead:
     """A request without its body. `headers` ignore case. `content_length` None and not `chunked`: there is no body.
 
-    `key` stands for the route `/objects/{key}`, `upload_id` for `/uploads/{id}`, neither for `/uploads`. `arrived` is
-    when, in unix seconds. `version` is that of HTTP/1. `url_token` is the credential in the URL; `query` has none.
+    `key` stands for the route `/objects/{key}`, `upload_id` for `/uploads/{id}`, neither for `/uploads`; `events` for
+    the events of one upload, or of all. `arrived` is when, in unix seconds. `version` is that of HTTP/1. `url_token` is
+    the credential in the URL; `query` has none.
     """
 
     method: str
     key: str | None = None
     upload_id: str | None = None
+    events: bool = False
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     query: Mapping[str, str] = field(default_factory=dict)
     content_length: int | None = None
@@ -37,6 +40,15 @@ class RequestHead:
     arrived: float = 0.0
     version: tuple[int, int] = (1, 1)
     url_token: str = field(default="", repr=False)
+
+    @property
+    def route(self) -> Route:
+        """The one that this request came by."""
+        if self.key is not None:
+            return OBJECT
+        if self.events:
+            return EVENTS if self.upload_id is None else UPLOAD_EVENTS
+        return UPLOADS if self.upload_id is None else UPLOAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +171,13 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Look for as long as the connection lasts: at one upload, or (None) at all that are one's own."""
+
+    upload_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fetch:
     """Download the stored object."""
 
@@ -178,7 +197,7 @@ class Discover:
     """Ask what this route can do (OPTIONS)."""
 
 
-Intent = Create | Append | Inspect | Look | Fetch | Cancel | Discover
+Intent = Create | Append | Inspect | Look | Watch | Fetch | Cancel | Discover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from json import dumps
 
 from streamup.stores import Receipt
 from streamup.upload import LIVE, State, Upload
@@ -30,8 +32,8 @@ def object_document(upload: Upload) -> dict[str, object]:
 def upload_document(
     upload: Upload, *, writing: bool, expire_seconds: float, rate: float | None = None, held: str | None = None
 ) -> dict[str, object]:
-    """The upload, as JSON for whoever looks. Sizes in bytes, times RFC 3339, `rate` in bytes a second; `held` is why
-    the store does not take it now.
+    """The upload, as JSON for whoever looks; without its parts, of which there may be thousands. Sizes in bytes, times
+    RFC 3339, `rate` in bytes a second; `held` is why the store does not take it now.
     """
     return {
         "id": upload.id,
@@ -48,9 +50,18 @@ def upload_document(
         "created": _time(upload.created),
         "expires": _time(upload.expires(expire_seconds)),
         "ended": _time(upload.ended),
-        "parts": [_part_document(receipt) for _, receipt in sorted(upload.receipts.items())],
         "object": object_document(upload) if upload.state not in LIVE and upload.stored_object else None,
     }
+
+
+def event(name: str, document: Mapping[str, object]) -> bytes:
+    """One server-sent event (WHATWG HTML, 9.2.6). JSON as it is written here has no line breaks."""
+    return f"event: {name}\ndata: {dumps(document)}\n\n".encode()
+
+
+def parts_document(upload: Upload) -> list[dict[str, object]]:
+    """The parts that the store has confirmed."""
+    return [_part_document(receipt) for _, receipt in sorted(upload.receipts.items())]
 
 
 def _part_document(receipt: Receipt) -> dict[str, object]:

@@ -100,6 +100,8 @@ class Ietf:
         self._limits = limits
 
     def speaks(self, head: RequestHead) -> bool:
+        if head.events:
+            return False
         if head.upload_id is not None:
             return head.method in {"HEAD", "PATCH", "POST", "DELETE"}
         if head.key is None:

@@ -23,10 +23,11 @@ from streamup.protocols import (
     Look,
     RequestHead,
     ResponseHead,
+    Watch,
     fields,
 )
 from streamup.protocols.documents import object_document
-from streamup.routes import OBJECT, UPLOAD, UPLOADS
+from streamup.routes import OBJECT
 from streamup.upload import State, Upload
 
 _RANGE = re.compile(r"bytes (?:(\*)|(\d{1,15})-(?:(\d{1,15})|\*))/(?:(\d{1,15})|\*)", re.ASCII)
@@ -101,9 +102,11 @@ class Plain:
 
 
 def _look(head: RequestHead) -> Intent:
-    """A request to `/uploads/{id}`, or to `/uploads` itself: what resumable protocols leave."""
-    allowed = (UPLOADS if head.upload_id is None else UPLOAD).allowed
+    """A request to `/uploads/{id}`, or to `/uploads` itself: what resumable protocols leave. And to the events."""
+    allowed = head.route.allowed
     match head.method:
+        case "GET" if head.events:
+            return Watch(upload_id=head.upload_id)
         case "GET":
             return Look(upload_id=head.upload_id)
         case "OPTIONS":

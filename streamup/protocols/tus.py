@@ -82,6 +82,8 @@ class Tus:
         self._limits = limits
 
     def speaks(self, head: RequestHead) -> bool:
+        if head.events:
+            return False
         if head.method not in ({"POST"} if head.upload_id is None else {"HEAD", "PATCH", "POST", "DELETE"}):
             return False
         return "Tus-Resumable" in head.headers or _has_no_version(head)
