@@ -13,7 +13,7 @@ from raw_client import eventually
 
 from streamup.client import Client, ClientError
 from streamup.client import sending as sending_module
-from streamup.client.sending import Sending
+from streamup.client.sending import Sending, cancel
 
 pytest_plugins = ["network"]
 
@@ -203,6 +203,44 @@ async def test_connections_that_break_again_and_again(service, between):
     assert service.data("a") == BODY
     assert "waiting" in states
     assert network.did["reset up"] > 3
+
+
+async def test_a_creation_whose_answer_never_comes_is_tried_again(service, between, monkeypatch):
+    monkeypatch.setattr(sending_module, "OFFSET_SECONDS", 0.3)
+    network = between(service.address[1])
+    network.fate = lambda number: Fate("die", "down") if number == 0 else None
+    async with Client(network.url) as client, asyncio.timeout(5):
+        sending = Sending(client, Bytes(BODY), "a")
+        await sending.deliver()
+        await sending.seal()
+    assert network.did["die down"] == 1
+    assert service.data("a") == BODY
+
+
+@pytest.mark.parametrize("fate", [Fate("reset"), Fate("reset", "down"), Fate("die")], ids=["asked", "done", "dead"])
+async def test_a_cancel_is_tried_again(service, between, monkeypatch, fate):
+    """The second finds nothing any more, where it was the first's answer that was lost."""
+    monkeypatch.setattr(sending_module, "OFFSET_SECONDS", 0.3)
+    network = between(service.address[1])
+    upload_id = await service.leave("a")
+    network.fate = lambda number: fate if number == 0 else None
+    async with Client(network.url) as client, asyncio.timeout(5):
+        await cancel(client, upload_id)
+    assert network.did["connections"] == 2
+    assert (await service.document("a"))["state"] == "cancelled"
+
+
+async def test_a_cancel_that_is_refused_is_not_tried_again(service, monkeypatch):
+    await service.ask("PUT", "/objects/a", BODY)
+    done = (await service.document("a"))["id"]
+    async with Client(url(service)) as client, asyncio.timeout(5):
+        with pytest.raises(ClientError) as refused:
+            await cancel(client, done)
+    assert refused.value.status == 409
+    monkeypatch.setattr(sending_module, "CANCEL_SECONDS", 0.5)
+    async with Client("http://127.0.0.1:9") as client, asyncio.timeout(5):
+        with pytest.raises(ClientError, match="cannot be reached"):
+            await cancel(client, done)
 
 
 async def test_a_seal_whose_answer_is_lost_is_asked_again(service, between):
