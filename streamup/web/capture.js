@@ -83,12 +83,13 @@ export class Capture {
     }
   }
 
-  /** How loud it is now: from 0 to 1. Null without sound. */
+  /** How loud it is now, as ears have it: 0 is 60 dB below the loudest, 1. Null without sound. */
   level() {
     if (!this.#meter) return null;
     const wave = new Float32Array(this.#meter.fftSize);
     this.#meter.getFloatTimeDomainData(wave);
-    return Math.min(1, Math.max(...wave.map(Math.abs)));
+    const peak = wave.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    return Math.min(1, Math.max(0, 1 + Math.log10(peak) / 3));
   }
 
   release() {

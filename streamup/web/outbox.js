@@ -2,6 +2,7 @@
 // it is given up here when the server has said that it is safe. A lost answer, a lost connection, a server that starts
 // again or a page that is loaded again cost nothing: the server is asked where to go on.
 
+import { Crc64Nvme, base64 } from "./crc64nvme.js";
 import { backoff, rest } from "./patience.js";
 import { Refused } from "./streamup.js";
 
@@ -10,8 +11,8 @@ const MOST_BYTES = 4 << 20;
 
 const MOST_CHUNKS = 8; // of those in memory, so that no append copies all of them
 
-/** A connection on which nothing moves for so long is dead. The server may wait a minute for its store (--store-timeout). */
-const SILENCE_MILLISECONDS = 90_000;
+/** An answer that has not come for so long does not come. The server gives its store a minute (--store-timeout). */
+const ANSWERED_MILLISECONDS = 75_000;
 
 const GONE = [404, 410];
 
@@ -64,7 +65,9 @@ export class Outbox {
     const { record } = this;
     if (this.state === "discarded") return;
     const offset = record.bytes;
-    Object.assign(record, { bytes: offset + bytes.byteLength, milliseconds });
+    const crc = record.crc === null ? null : new Crc64Nvme(record.crc);
+    crc?.add(new Uint8Array(bytes));
+    Object.assign(record, { bytes: offset + bytes.byteLength, milliseconds, crc: crc?.value ?? null });
     if (this.#memory.length || !(await this.#kept(() => this.#recordings.keep(record, offset, bytes)))) {
       this.#memory.push({ recording: record.id, offset, bytes });
     }
@@ -162,16 +165,15 @@ export class Outbox {
     if (!(chunks[0]?.offset <= record.safe)) return this.#lose("The server has less of it than it had said.");
     const from = record.safe - chunks[0].offset;
     const body = new Blob(chunks.map(({ bytes }) => bytes)).slice(from, from + MOST_BYTES);
-    const silence = new Silence();
-    const { progress, signal } = silence;
-    const { offset } = await this.#server.append(record.upload, record.safe, body, { progress, signal }).finally(() => silence.end());
+    const { offset } = await this.#server.append(record.upload, record.safe, body);
     this.#failed = 0;
     await this.#safe(offset);
   }
 
   async #seal() {
     const { record } = this;
-    const { object } = await within(this.#server.append(record.upload, record.safe, "", { last: true }));
+    const whole = { last: true, crc64nvme: record.crc === null ? "" : base64(record.crc) };
+    const { object } = await this.#server.append(record.upload, record.safe, "", whole);
     if (object === null) throw new Refused(503, "All of it is safe at the server. The store has not confirmed it yet.");
     await this.#complete(object);
   }
@@ -204,7 +206,7 @@ export class Outbox {
     this.#answered();
     this.#changed();
     this.#pause = new AbortController();
-    const milliseconds = error.again ? backoff(this.#failed++) : Infinity;
+    const milliseconds = error.again ? Math.max(backoff(this.#failed++), 1000 * error.after) : Infinity;
     this.#due = performance.now() + milliseconds;
     if (error.again) await rest(milliseconds, this.#pause.signal).catch(() => {});
     else await aborted(this.#pause.signal);
@@ -223,8 +225,9 @@ export class Outbox {
     this.#changed();
   }
 
-  /** It is so long, and not what had been written down: chunks in memory went with a page. */
+  /** It is so long, whatever had been written down: chunks in memory have gone with their page. */
   #extend(bytes) {
+    if (bytes !== this.record.bytes) this.record.crc = null;
     this.record.bytes = bytes;
     this.#there = bytes;
   }
@@ -259,33 +262,11 @@ export class Outbox {
   }
 }
 
-/** Aborts when nothing has moved for too long. */
-class Silence {
-  #controller = new AbortController();
-  #timer;
-  signal = this.#controller.signal;
-
-  constructor() {
-    this.progress();
-  }
-
-  progress = () => {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#controller.abort(silent()), SILENCE_MILLISECONDS);
-  };
-
-  end() {
-    clearTimeout(this.#timer);
-  }
-}
-
-function silent() {
-  return new Refused(0, "The server does not answer.");
-}
-
 async function within(answer) {
   let timer;
-  const end = new Promise((_, reject) => (timer = setTimeout(() => reject(silent()), SILENCE_MILLISECONDS)));
+  const end = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Refused(0, "The server does not answer.")), ANSWERED_MILLISECONDS);
+  });
   return await Promise.race([answer, end]).finally(() => clearTimeout(timer));
 }
 

@@ -24,6 +24,7 @@ const BADGES = {
 
 const $ = (id) => document.getElementById(id);
 const rows = new Map(); // by Outbox
+const continued = new Set(); // the keys of those that a later part continues
 let server;
 let page;
 let recordings = null; // null: this browser keeps nothing
@@ -42,6 +43,7 @@ export async function start(theServer, thePage) {
   $("record").onclick = () => once(() => record());
   $("pause").onclick = pause;
   $("stop").onclick = stop;
+  $("discard").onclick = discard;
   $("let-go").onclick = letGo;
   addEventListener("beforeunload", (event) => {
     if (media || [...rows.keys()].some((box) => box.unkept > 0)) event.preventDefault();
@@ -145,11 +147,12 @@ async function record(previous = null) {
       extension,
       key: `${name || freshName()}${part > 1 ? `-${part}` : ""}.${extension}`,
       type: mimeType.split(";")[0],
+      source: source(),
       continues: previous?.key ?? "",
       upload: null,
       bytes: 0,
       milliseconds: 0,
-      crc: null,
+      crc: 0n,
       safe: 0,
       ended: false,
     },
@@ -165,6 +168,8 @@ async function record(previous = null) {
   }
   if (!taken) return await box.discard(); // the sharing was ended meanwhile
   run(box, mimeType);
+  if (previous) continued.add(previous.key);
+  fillRows();
   $("recording-name").value = freshName();
 }
 
@@ -209,7 +214,8 @@ function stop() {
   [media, outbox, clock] = [null, null, null];
   if (recorder.state !== "inactive") recorder.stop();
   letGo();
-  row(box);
+  row(box).scrollIntoView({ block: "nearest" });
+  fillRows();
   follow(box);
 }
 
@@ -221,6 +227,14 @@ async function goOn(lost) {
   row(lost);
   await record(lost.record);
   tell(`${lost.record.key} was ended at the server, so the recording goes on in a second part.`);
+}
+
+async function discard() {
+  const box = outbox;
+  const yes = { yes: "Yes, discard it", no: "No, go on", grave: true };
+  if (!(await page.confirmed("Discard this recording?", "What was recorded is thrown away, here and at the server.", yes))) return;
+  if (box === outbox) stop();
+  await box.discard();
 }
 
 class Clock {
@@ -257,6 +271,7 @@ async function takeUp() {
       if (!record) return; // finished there
       const box = new Outbox({ server, recordings, record, changed: () => follow(box) });
       row(box).interrupted = !record.ended;
+      if (!record.ended && !taken) $(`source-${record.source}`).checked = true;
       await box.recover();
       await box.run();
     });
@@ -282,26 +297,31 @@ function follow(box) {
 }
 
 function show() {
+  const focused = document.activeElement; // where the keyboard is; the next button takes over from one that goes
   const phase = media ? media.state : taken ? "ready" : "idle";
   $("studio").dataset.phase = phase;
   $("preview").hidden = !taken;
   $("stage-hint").hidden = Boolean(taken);
   $("stage-hint").textContent =
     source() === "screen" ? "Choose a screen, a window or a tab to record." : "Turn the camera on to see yourself.";
-  for (const control of $("recording-setup").elements) control.disabled = Boolean(media) || busy;
+  $("recording-setup").hidden = Boolean(media);
+  $("recording-key").hidden = !media;
+  $("recording-key").textContent = outbox?.record.key ?? "";
+  for (const control of $("recording-setup").elements) control.disabled = busy;
   $("source-screen").disabled ||= !capture.screens();
   $("camera").closest(".field").hidden = source() !== "camera";
   $("prepare").hidden = phase !== "idle";
   $("prepare").textContent = source() === "screen" ? "Choose what to share" : "Turn on the camera";
   $("record").hidden = phase !== "ready";
   $("prepare").disabled = $("record").disabled = busy;
-  $("pause").hidden = $("stop").hidden = !media;
+  $("pause").hidden = $("stop").hidden = $("discard").hidden = !media;
   $("pause").textContent = phase === "paused" ? "Resume" : "Pause";
   $("let-go").hidden = phase !== "ready";
   $("let-go").textContent = source() === "screen" ? "Stop sharing" : "Turn it off";
   $("on-air").hidden = !media;
   const time = clock ? duration(clock.milliseconds) : "";
   $("clock").textContent = phase === "paused" ? `${time} · paused` : time;
+  if ($("studio").contains(focused) && focused.checkVisibility?.() === false) $("studio").querySelector("button:not([hidden])").focus();
   page.working("record", time);
   showSafety();
   $("recordings-card").hidden = rows.size === 0;
@@ -312,10 +332,10 @@ function showSafety() {
   safety.hidden = !outbox;
   if (!outbox) return;
   const { state, reason, record, unsafe, unkept } = outbox;
-  const numbers = `${size(record.bytes)} recorded, ${unsafe ? `not yet safe: ${size(unsafe)}` : "all of it safe at the server"}`;
+  const numbers = `${size(record.bytes)} recorded, ${unsafe ? `not yet safe: ${size(unsafe)}` : "all of it safe at the server"}.`;
   const why = { waiting: `${reason} It is tried again by itself, and the recording goes on.`, refused: reason }[state];
   const room = "This browser has no room to keep it: do not leave the page before it is safe.";
-  safety.textContent = [numbers, why, unkept && room].filter(Boolean).join(" — ");
+  safety.textContent = [numbers, why, unkept && room].filter(Boolean).join(" ");
   safety.classList.toggle("waiting", state !== "sending" || unkept > 0);
 }
 
@@ -335,6 +355,10 @@ function row(box) {
   $("recordings").prepend(item);
   fillRow(item, box);
   return item;
+}
+
+function fillRows() {
+  for (const [box, item] of rows) fillRow(item, box);
 }
 
 function fillRow(item, box) {
@@ -358,7 +382,7 @@ function fillRow(item, box) {
   part(".verified span").textContent = record.crc === null ? "" : "Verified: ";
   part(".verified code").textContent = checksum ?? "";
   part(".open").hidden = part(".copy").hidden = state !== "complete";
-  part(".go-on").hidden = !item.interrupted || Boolean(media);
+  part(".go-on").hidden = !item.interrupted || Boolean(media) || continued.has(record.key);
   part(".again").hidden = !["waiting", "refused"].includes(state);
   part(".download").hidden = !["refused", "lost"].includes(state);
   part(".discard").hidden = !["waiting", "refused", "lost"].includes(state);

@@ -2,6 +2,7 @@
 //
 // `recordings`, by `id`: one record each,
 //     { id, name, part, extension, key, type,   what it is called, and its MIME type
+//       source,                                 "screen" or "camera"
 //       begun,                                  when, in milliseconds of Unix time
 //       continues,                              the key of the recording that it goes on from, or ""
 //       upload,                                 the id of its upload at the server; null before there is one
