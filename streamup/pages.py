@@ -30,6 +30,7 @@ FILES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "/static/outbox.js": ("outbox.js", "text/javascript"),
         "/static/recordings.js": ("recordings.js", "text/javascript"),
         "/static/uploader.js": ("uploader.js", "text/javascript"),
+        "/static/upload-row.js": ("upload-row.js", "text/javascript"),
         "/static/words.js": ("words.js", "text/javascript"),
         "/static/streamup.js": ("streamup.js", "text/javascript"),
         "/static/event-stream.js": ("event-stream.js", "text/javascript"),

@@ -1,113 +1,271 @@
-// The uploads as they are now. Keys, names and reasons were written by strangers: they are shown by textContent, and
-// nothing here makes markup of text.
+// The uploads as they are now, all on one connection of server-sent events. Only what changed is written, once a frame.
 
-import { explained, size } from "./words.js";
+import { LIVE, UploadRow } from "./upload-row.js";
+import { roughly, explained, size } from "./words.js";
 
-const POLL_MILLISECONDS = 2000;
-const LIVE = ["open", "sealed", "completing"];
+const TICK_MILLISECONDS = 1000; // ages and times to an end, in seconds at their finest
+/** So long after a connection has begun, all uploads have been told of: others are forgotten by the server. */
+const COMPLETE_MILLISECONDS = 3000;
 
 const $ = (id) => document.getElementById(id);
-const rows = new Map();
+const rows = new Map(); // by the upload's id
+const lists = { live: [], ended: [] }; // rows as they are shown, the newest first
+const changed = new Set(); // ids, until the next frame
 let server;
 let page;
-let latest = 0; // the answer that counts is that of the last question
+let connection = null; // an AbortController
+let told = new Set(); // ids that this connection told of
+let retryAt = 0;
+let heardAt = 0;
 
 export function start(theServer, thePage) {
   server = theServer;
   page = thePage;
-  document.addEventListener("visibilitychange", () => document.hidden || refresh());
-  poll();
+  $("filter").oninput = filter;
+  for (const button of $("which").querySelectorAll("button")) button.onclick = () => choose(button);
+  $("show-all").onclick = () => {
+    $("filter").value = "";
+    choose($("which").firstElementChild);
+  };
+  $("retry").onclick = connect;
+  // A hidden tab costs the server nothing, and knows everything as soon as somebody looks at it again.
+  document.addEventListener("visibilitychange", () => (document.hidden ? disconnect() : connect()));
+  addEventListener("pagehide", disconnect); // a page in the back-forward cache, too
+  addEventListener("pageshow", (event) => event.persisted && connect());
+  setInterval(tick, TICK_MILLISECONDS);
+  if (!document.hidden) connect();
 }
 
-export async function refresh() {
-  const asked = ++latest;
+/** Another credential: begin anew. */
+export function refresh() {
+  forget([...rows.keys()]);
+  $("empty").hidden = true;
+  connect();
+}
+
+async function connect() {
+  disconnect();
+  const mine = new AbortController();
+  connection = mine;
+  say("Connecting");
   try {
-    const uploads = await server.uploads();
-    if (asked !== latest) return;
-    show(uploads);
-    say("Live", true);
-    page.signedIn();
+    for await (const { name, data, wait } of server.watch({ signal: mine.signal })) {
+      if (mine.signal.aborted) return;
+      if (name === "open") opened(mine);
+      else if (name === "lost") lost(data, wait);
+      else if (name === "server") showServer(data);
+      else if (name === "upload") hear(data);
+    }
   } catch (error) {
-    if (asked !== latest) return;
-    explained(error);
-    say(error.status === 401 ? "Signed out" : error.status === 0 ? "Not reachable" : "Refused", false);
-    if (error.status === 401) {
-      show([]);
-      $("empty").hidden = true;
-      page.signIn(error.message);
-    }
+    if (mine.signal.aborted) return;
+    refused(error);
   }
 }
 
-async function poll() {
-  if (!document.hidden) await refresh();
-  setTimeout(poll, POLL_MILLISECONDS);
+function disconnect() {
+  connection?.abort();
+  connection = null;
 }
 
-function show(uploads) {
-  const order = (upload) => [LIVE.includes(upload.state) ? 1 : 0, upload.created];
-  uploads.sort((a, b) => (order(b) > order(a) ? 1 : -1));
-  const there = new Set(uploads.map((upload) => upload.id));
-  for (const [id, row] of rows) {
-    if (!there.has(id)) {
-      row.remove();
-      rows.delete(id);
-    }
+function opened(mine) {
+  told = new Set();
+  retryAt = 0;
+  say("Live", true);
+  $("lost").hidden = true;
+  $("first").querySelector("code").textContent = `curl -T FILE ${place()}objects/FILE`;
+  page.signedIn();
+  setTimeout(() => {
+    if (mine !== connection || retryAt) return;
+    forget([...rows.keys()].filter((id) => !told.has(id)));
+    render();
+  }, COMPLETE_MILLISECONDS);
+}
+
+function lost(error, wait = 0) {
+  retryAt = Date.now() + wait;
+  say("Reconnecting");
+  tell(error);
+  tick();
+}
+
+function refused(error) {
+  if (error.status === 401) {
+    say("Signed out");
+    forget([...rows.keys()]);
+    render();
+    page.signIn(error.message);
+    return;
   }
-  uploads.forEach((upload, place) => {
-    const row = rows.get(upload.id) ?? added(upload.id);
-    fill(row, upload);
-    if ($("uploads").children[place] !== row) $("uploads").insertBefore(row, $("uploads").children[place]);
-  });
-  $("empty").hidden = uploads.length > 0;
+  say("Not live");
+  tell(error);
+  page.signedIn(); // not allowed to see this, but known
 }
 
-function added(id) {
-  const row = $("upload").content.firstElementChild.cloneNode(true);
-  row.querySelector(".cancel").onclick = () => act(row, "Cancel", "Its bytes are thrown away.", () => server.cancel(row.upload));
-  row.querySelector(".finish").onclick = () =>
-    act(row, "Finish", `${size(row.upload.offset)} become the object.`, () => server.finish(row.upload));
-  rows.set(id, row);
-  return row;
+/** Why what is shown may be old. */
+function tell(error) {
+  $("lost").hidden = false;
+  $("lost-text").textContent = explained(error);
+  $("lost-since").textContent = heardAt ? `This is as it was at ${new Date(heardAt).toLocaleTimeString()}.` : "";
 }
 
-function fill(row, upload) {
-  row.upload = upload;
-  const part = (name) => row.querySelector(name);
-  part(".key").textContent = upload.key;
-  part(".state").textContent = upload.writer ? "receiving" : upload.state;
-  part(".numbers").textContent = numbers(upload);
-  part(".reason").textContent = upload.reason ?? upload.held ?? "";
-  part(".reason").hidden = !(upload.reason ?? upload.held);
-  const whole = Math.max(upload.length ?? upload.received, 1);
-  part(".bar").hidden = !LIVE.includes(upload.state);
-  part("rect.received").setAttribute("width", `${(100 * upload.received) / whole}%`);
-  part("rect.stored").setAttribute("width", `${(100 * upload.stored) / whole}%`);
-  for (const [name, word] of [[".cancel", "Cancel"], [".finish", "Finish"]]) part(name).setAttribute("aria-label", `${word} ${upload.key}`);
-  part(".cancel").hidden = !["open", "sealed"].includes(upload.state);
-  part(".finish").hidden = upload.state !== "open" || upload.writer; // not under the hands of who is sending
+function hear(upload) {
+  heardAt = Date.now();
+  told.add(upload.id);
+  const row = rows.get(upload.id);
+  if (row) row.tell(upload);
+  else rows.set(upload.id, new UploadRow(upload, actions, place));
+  if (changed.size === 0) requestAnimationFrame(render);
+  changed.add(upload.id);
 }
 
-function numbers(upload) {
-  if (upload.state === "complete") return size(upload.object.size);
-  const of = upload.length === null ? "" : ` of ${size(upload.length)}`;
-  const rate = upload.rate === null ? "" : ` · ${size(upload.rate)}/s`;
-  return `${size(upload.received)}${of} received · ${size(upload.stored)} stored${rate}`;
+function render() {
+  const focused = document.activeElement;
+  const owner = [...changed].map((id) => rows.get(id)).find((row) => row?.element.contains(focused));
+  for (const id of changed) {
+    const row = rows.get(id);
+    if (!row) continue;
+    row.show();
+    arrange(row);
+    row.element.hidden = !wanted(row);
+  }
+  changed.clear();
+  count();
+  if (!owner) return;
+  if (focused.checkVisibility()) focused.focus(); // moving an element takes the focus from it
+  else owner.focus();
 }
 
-async function act(row, word, consequence, action) {
-  const yes = `Yes, ${word.toLowerCase()} it`;
-  if (!(await page.confirmed(`${word} ${row.upload.key}?`, consequence, { yes, grave: word === "Cancel" }))) return;
+/** To its place in its list, unless it is there. */
+function arrange(row) {
+  const name = row.live ? "live" : "ended";
+  if (row.list === name) return;
+  leave(row);
+  const list = lists[name];
+  let [low, high] = [0, list.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (list[middle].rank >= row.rank) low = middle + 1;
+    else high = middle;
+  }
+  $(`${name}-uploads`).insertBefore(row.element, list[low]?.element ?? null);
+  list.splice(low, 0, row);
+  row.list = name;
+}
+
+function leave(row) {
+  if (row.list) lists[row.list].splice(lists[row.list].indexOf(row), 1);
+}
+
+function forget(ids) {
+  for (const id of ids) {
+    const row = rows.get(id);
+    leave(row);
+    row.element.remove();
+    rows.delete(id);
+  }
+}
+
+function wanted(row) {
+  const which = $("which").querySelector("[aria-pressed=true]").value;
+  if (which && which !== (row.live ? "live" : "ended")) return false;
+  const words = $("filter").value.trim().toLowerCase();
+  return row.upload.key.toLowerCase().includes(words) || row.upload.id.startsWith(words);
+}
+
+function choose(chosen) {
+  for (const button of $("which").querySelectorAll("button")) button.setAttribute("aria-pressed", String(button === chosen));
+  filter();
+}
+
+function filter() {
+  for (const row of rows.values()) row.element.hidden = !wanted(row);
+  count();
+}
+
+function count() {
+  let shown = 0;
+  for (const [name, list] of Object.entries(lists)) {
+    const many = list.filter((row) => !row.element.hidden).length;
+    $(`${name}-count`).textContent = many;
+    $(`${name}-part`).hidden = many === 0;
+    shown += many;
+  }
+  $("empty").hidden = rows.size > 0 || heardServer === null;
+  $("choice").hidden = rows.size === 0;
+  $("none").hidden = shown > 0 || rows.size === 0;
+  traffic();
+}
+
+let heardServer = null;
+
+function showServer(state) {
+  heardServer = state;
+  heardAt = Date.now();
+  $("server").hidden = false;
+  const reachable = state.store_available;
+  $("store").className = `light ${reachable ? "on" : "off"}`;
+  $("store").textContent = reachable ? "Store reachable" : "Store not reachable: uploads wait in the spool";
+  $("spool-text").textContent = `Spool ${size(state.spool_used)} of ${size(state.spool_size)}`;
+  $("spool-bar").setAttribute("width", `${Math.min(100, (100 * state.spool_used) / Math.max(state.spool_size, 1)).toFixed(1)}%`);
+  $("left-out").hidden = !state.left_out;
+  $("left-out").textContent = `${state.left_out} older uploads are not listed here.`;
+  count();
+}
+
+function traffic() {
+  const receiving = lists.live.filter((row) => row.receiving);
+  const rate = receiving.reduce((sum, row) => sum + (row.upload.rate ?? 0), 0);
+  const text = receiving.length ? `${receiving.length} receiving · ${size(rate)}/s` : "Nobody is sending";
+  if ($("traffic").textContent !== text) $("traffic").textContent = text;
+}
+
+function tick() {
+  const wait = Math.ceil((retryAt - Date.now()) / 1000);
+  $("connection").lastElementChild.textContent = retryAt && wait > 0 ? `in ${roughly(wait)}` : "";
+  if (document.hidden || $("uploads-view").hidden) return;
+  for (const row of rows.values()) if (!row.element.hidden) row.show();
+  traffic();
+}
+
+/** In the header, for all views. A screen reader says it when it changes, and not each second of the wait. */
+function say(text, on = false) {
+  const status = $("connection").firstElementChild;
+  $("connection").className = `light ${on ? "on" : "off"}`;
+  if (status.textContent !== text) status.textContent = text;
+  $("connection").lastElementChild.textContent = "";
+}
+
+const actions = {
+  look: (row) => server.look(row.upload.id),
+  address: (row) => server.address(row.upload.key).href,
+
+  async finish(row) {
+    const { key, offset } = row.upload;
+    if (!(await page.confirmed(`Finish ${key}?`, `The ${size(offset)} that are here become the object.`, { yes: "Yes, finish it" }))) return;
+    await attempt(() => server.finish(row.upload), `${key} is complete.`);
+  },
+
+  async cancel(row) {
+    const { key, received } = row.upload;
+    const consequence = `The ${size(received)} that are here are thrown away. This cannot be undone.`;
+    if (!(await page.confirmed(`Cancel ${key}?`, consequence, { yes: "Yes, cancel it", grave: true }))) return;
+    await attempt(() => server.cancel(row.upload), `${key} is cancelled.`);
+  },
+
+  open: (row) => attempt(() => page.open(row.upload.key)),
+};
+
+async function attempt(action, done) {
   try {
     await action();
+    if (done) page.tell(done);
   } catch (error) {
     page.tell(explained(error), { failed: true });
   }
-  await refresh();
 }
 
-function say(text, live) {
-  const status = $("connection").firstElementChild;
-  $("connection").className = `light ${live ? "on" : "off"}`;
-  if (status.textContent !== text) status.textContent = text; // a screen reader says it once
+/** Where commands go: this server, as the browser reached it. */
+function place() {
+  const credential = server.token ? `-H "Authorization: Bearer $STREAMUP_TOKEN" ` : "";
+  return `${credential}${server.url}`;
 }

@@ -33,6 +33,7 @@ const page = {
     $("sign-in-trouble").textContent = server.token ? reason : "";
     $("sign-in").hidden = false;
     show(shown);
+    if (document.activeElement === document.body) $("token").focus();
   },
 
   /** The server has accepted the credential, or asks for none. */
@@ -41,6 +42,7 @@ const page = {
     $("sign-in").hidden = true;
     $("token").value = "";
     show(shown);
+    arrive();
     for (const view of Object.values(VIEWS)) view.signedIn?.();
   },
 
@@ -52,6 +54,19 @@ const page = {
     toast.querySelector("button").onclick = () => toast.remove();
     $("toasts").append(toast);
     if (!failed) setTimeout(() => toast.remove(), TOAST_MILLISECONDS);
+  },
+
+  /** Show a complete object in a tab of its own. Throws Refused. */
+  async open(key) {
+    const tab = window.open("about:blank"); // now: a browser lets nobody open one who has first waited for an answer
+    try {
+      const location = await server.location(key);
+      tab.opener = null;
+      tab.location.replace(location);
+    } catch (error) {
+      tab?.close();
+      throw error;
+    }
   },
 
   /** Ask before something that cannot be undone: true or false. */
@@ -107,6 +122,21 @@ function use(token) {
   return dashboard.refresh();
 }
 
+/** Gives each command a button that copies it, where a browser allows that (over HTTPS, or from this machine). */
+function copyable(root) {
+  if (!navigator.clipboard) return;
+  for (const command of root.querySelectorAll(".command")) command.append($("copy").content.firstElementChild.cloneNode(true));
+}
+
+async function copy(command) {
+  try {
+    await navigator.clipboard.writeText(command.querySelector("code").textContent);
+    page.tell("Copied.");
+  } catch {
+    page.tell("The browser does not let this page copy. Select the line instead.", { failed: true });
+  }
+}
+
 function show(view) {
   shown = view;
   for (const name of Object.keys(VIEWS)) {
@@ -117,6 +147,12 @@ function show(view) {
     else link(name).removeAttribute("aria-current");
   }
   entitle();
+}
+
+/** At the top of the view, where a screen reader says which one it is. */
+function arrive() {
+  scrollTo(0, 0);
+  $(`${shown}-title`).focus({ preventScroll: true });
 }
 
 function entitle() {
@@ -133,8 +169,12 @@ function named() {
 addEventListener("hashchange", () => {
   if (new URLSearchParams(location.hash.slice(1)).has("token")) return use(takeToken());
   show(named());
-  scrollTo(0, 0);
-  $(`${shown}-title`).focus({ preventScroll: true }); // a screen reader says where one is now
+  arrive();
+});
+for (const root of [document, $("details").content]) copyable(root);
+document.addEventListener("click", ({ target }) => {
+  const button = target.closest(".command button");
+  if (button) copy(button.parentElement);
 });
 $("sign-out").onclick = () => use("");
 document.querySelector("#sign-in form").onsubmit = (event) => {

@@ -83,13 +83,14 @@ export class Server {
    *     open     a connection begins, and tells about everything once more; what it does not tell of is gone
    *     upload   an upload, as `look` tells it but without its parts: each one at the beginning, then as they change
    *     server   the server itself: its spool, its store, how many uploads are left out (only without `id`)
-   *     lost     the connection broke; `data` says why (a Refused). It begins anew by itself
+   *     lost     the connection broke; `data` says why (a Refused). It begins anew by itself, after `wait` milliseconds
    *
    * With `id` of one upload: its `offset` is then durable about once a second, and the end of the upload is the end of
    * the events. Without, they end by `signal` only. Throws Refused when to ask again would not help (401, 403, 404). */
   async *watch({ id, signal } = {}) {
     const path = id === undefined ? "uploads/events" : `uploads/${encodeURIComponent(id)}/events`;
     for (let attempt = 0; ; attempt++) {
+      let wait = 0;
       try {
         for await (const { name, data } of this.#events(path, signal)) {
           attempt = 0;
@@ -99,10 +100,11 @@ export class Server {
       } catch (error) {
         if (signal?.aborted) return;
         if (!error.again) throw error;
-        yield { name: "lost", data: error };
+        wait = backoff(attempt);
+        yield { name: "lost", data: error, wait };
       }
       if (signal?.aborted) return;
-      await rest(backoff(attempt), signal).catch(() => {});
+      await rest(wait, signal).catch(() => {});
       if (signal?.aborted) return;
     }
   }

@@ -23,3 +23,15 @@ export function duration(milliseconds) {
   const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60];
   return `${hours ? `${hours}:${two(minutes)}` : minutes}:${two(seconds % 60)}`;
 }
+
+/** Seconds, by the largest unit that they fill: two minutes are "2 min". */
+export function roughly(seconds) {
+  const units = [[86400, "d"], [3600, "h"], [60, "min"]];
+  const [unit, name] = units.find(([unit]) => seconds >= unit) ?? [1, "s"];
+  return `${Math.max(0, Math.floor(seconds / unit))} ${name}`;
+}
+
+/** A point in time (RFC 3339), where and as the reader lives. */
+export function moment(time) {
+  return new Date(time).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+}
