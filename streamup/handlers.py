@@ -99,8 +99,8 @@ class Handlers:
                 return await self._list(grant)
             case Watch(upload_id=upload_id):
                 return await self._events.stream(exchange.request, upload_id, grant, exchange.head.arrived)
-            case Fetch(key=key):
-                return await self._fetch(key, exchange.head, grant)
+            case Fetch():
+                return await self._fetch(intent, exchange.head, grant)
             case Discover():
                 return self._discover(exchange.head)
 
@@ -249,10 +249,10 @@ class Handlers:
         documents = [self._uploads.document(upload) for upload in uploads]
         return answers.json({"uploads": documents, "left_out": left_out}, headers={"Cache-Control": "no-store"})
 
-    async def _fetch(self, key: str, head: RequestHead, grant: Grant) -> web.Response:
+    async def _fetch(self, intent: Fetch, head: RequestHead, grant: Grant) -> web.Response:
         if not self._config.downloads:
             raise NotAllowed("Downloads are off on this server (--downloads).", OBJECT.without("GET"))
-        stored = await self._store.head(key)
+        stored = await self._store.head(intent.key)
         if stored is None:
             raise NotFound("There is no object under this key.")
         if stored.encryption == SSE_C:
@@ -261,8 +261,12 @@ class Handlers:
                 "carry that. Read it from the store, with the key: streamup get s3://BUCKET/KEY."
             )
         lifetime = PRESIGNED_SECONDS if grant.expires is None else min(PRESIGNED_SECONDS, grant.expires - head.arrived)
-        url = await self._store.presign_get(key, max(1, int(lifetime)))
-        return web.Response(status=307, headers={"Location": url, "Cache-Control": "no-store"})
+        seconds = max(1, int(lifetime))
+        url = await self._store.presign_get(intent.key, seconds)
+        headers = {"Cache-Control": "no-store", "Vary": "Accept"}
+        if intent.as_json:
+            return answers.json({"location": url, "seconds": seconds}, headers=headers)
+        return web.Response(status=307, headers=headers | {"Location": url})
 
     async def _cancel(self, intent: Cancel, grant: Grant) -> None:
         if intent.upload_id is not None:

@@ -372,6 +372,13 @@ SCHEMAS: Mapping[str, Json] = {
         optional=("digest",),
         example=_EXAMPLE_OBJECT,
     ),
+    "Download": _object(
+        {
+            "location": {"type": "string", "format": "uri", "description": "Opens without a credential."},
+            "seconds": {"type": "integer", "minimum": 1, "description": "How long it can be begun with."},
+        },
+        example={"location": "https://store.example/bucket/videos/talk.mp4?X-Amz-Signature=0f9d", "seconds": 3600},
+    ),
     "Problem": _object(
         {
             "type": {"type": "string", "format": "uri-reference"},
@@ -575,9 +582,13 @@ PATHS: Mapping[str, Json] = {
         "get": _operation(
             "getObject",
             "Download",
-            {307: _answer("To the store, for an hour at most.", ("Location", "Cache-Control"))},
+            {
+                200: _answer("`Accept: application/json`: where it is.", ("Cache-Control",), "Download"),
+                307: _answer("To the store, for an hour at most.", ("Location", "Cache-Control")),
+            },
             (*_DOOR, 404, 501, 507),
-            description="Off unless the server was started with `--downloads` (405).",
+            description="Off unless the server was started with `--downloads` (405). A link has no header to carry a "
+            "credential: a page asks for JSON, and shows a link to that.",
         ),
         "delete": _operation(
             "deleteObject",

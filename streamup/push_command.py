@@ -297,8 +297,9 @@ def _error(error: ClientError | OSError) -> tuple[str, type[Failure]]:
 
 
 async def _produced(stream: _Stream, command: Sequence[str], ok_codes: Collection[int], on_failure: str) -> int:
-    from streamup.client import Client  # noqa: PLC0415 - as `cli` says
+    from streamup.client import Client, ClientError  # noqa: PLC0415 - as `cli` says
     from streamup.client.live import Command, start  # noqa: PLC0415 - as above
+    from streamup.client.sending import cancel  # noqa: PLC0415 - as above
 
     lines, began = stream.terms.lines(), time.monotonic()
     try:
@@ -320,9 +321,13 @@ async def _produced(stream: _Stream, command: Sequence[str], ok_codes: Collectio
         if not await source.ended_well():
             why = f"{printable(command[0])} has ended with {code}."
             if on_failure == "cancel" and outcome.upload_id is not None:
-                await client.cancel(outcome.upload_id)
-                outcome.upload_id = None
-                why += " Its upload is cancelled."
+                try:
+                    await cancel(client, outcome.upload_id)
+                except ClientError as error:
+                    why += f" Its upload is not cancelled: {str(error).rstrip('.')}."
+                else:
+                    outcome.upload_id = None
+                    why += " Its upload is cancelled."
             stream.failed(outcome, why, Failure).show()
             return code
     raise stream.failed(outcome, f"{printable(command[0])} has ended well, and has written nothing.", Failure)

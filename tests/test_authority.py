@@ -146,7 +146,7 @@ ASKED: Mapping[tuple[str, str], list[Ask]] = {
         Ask("/objects/{new}", TUS_BODY | {"Upload-Length": "10"}, size=10),
     ],
     ("/objects/{key}", "HEAD"): [Ask("/objects/{key}"), Ask("/objects/{object}")],
-    ("/objects/{key}", "GET"): [Ask("/objects/{object}")],
+    ("/objects/{key}", "GET"): [Ask("/objects/{object}"), Ask("/objects/{object}", {"Accept": "application/json"})],
     ("/objects/{key}", "DELETE"): [Ask("/objects/{key}")],
     ("/objects/{key}", "OPTIONS"): [Ask("/objects/{key}")],
     ("/uploads", "POST"): [
@@ -329,8 +329,11 @@ async def test_a_key_that_the_template_makes_is_authorised_like_any_other(guarde
 async def test_a_url_for_a_download_lives_no_longer_than_the_credential(guarded):
     await guarded.ask("PUT", "/objects/own/a", b"there", token())
     for seconds, expected in [(7200, 3600), (600, 600)]:
-        answer = await guarded.ask("GET", "/objects/own/a", None, token(exp=time.time() + seconds))
+        who = token(exp=time.time() + seconds)
+        answer = await guarded.ask("GET", "/objects/own/a", None, who)
         assert expected - 20 <= int(answer.headers["location"].rpartition("=")[2]) <= expected
+        answer = await guarded.ask("GET", "/objects/own/a", None, who | {"Accept": "application/json"})
+        assert expected - 20 <= answer.json["seconds"] <= expected
 
 
 # -- whose uploads --------------------------------------------------------------------------------------------------

@@ -474,3 +474,27 @@ def test_a_length_is_told_once_it_is_known(outcome, told):
 def test_only_an_open_upload_without_a_writer_expires(outcome, left):
     limits = Limits(max_upload_bytes=None, expire_seconds=100)
     assert fields.remaining(outcome, limits, NOW + 40) == left
+
+
+# -- what an answer may be ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("application/json", True),
+        (" Application/JSON ; charset=utf-8", True),
+        ("application/json, */*;q=0.8", True),
+        ("text/html;q=0.9, application/json;q=1.000", True),
+        ("application/json, text/plain, */*", False),
+        ("application/json;q=0", False),
+        ("application/json;q=0.5, text/html", False),
+        ("application/json;q=high", False),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", False),
+        ("*/*", False),
+        ("", False),
+        (",;,q=,", False),
+    ],
+)
+def test_json_is_wanted_by_who_wants_it_more_than_all_else(accept, wanted):
+    assert fields.prefers_json(having(Accept=accept)) is wanted

@@ -493,6 +493,36 @@ async def test_a_full_disk_is_said_and_the_same_command_goes_on(store, target, m
     assert target.read_bytes() == DATA
 
 
+@pytest.mark.parametrize("refused", [None, "open", "pwrite"])
+async def test_past_the_page_cache_or_through_it(store, target, monkeypatch, refused):
+    """Not every file system takes direct writes, and some only of other sizes."""
+    keep(store, sizes=SIZES, checksum="sha256 parts")
+    direct, passed = set(), []
+    real = {"open": os.open, "pwrite": os.pwrite}
+
+    def opened(path, flags, *mode):
+        if flags & os.O_DIRECT and refused == "open":
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        descriptor = real["open"](path, flags, *mode)
+        direct.update([descriptor] if flags & os.O_DIRECT else ())
+        return descriptor
+
+    def pwrite(descriptor, data, position):
+        if descriptor in direct and refused == "pwrite":
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        written = real["pwrite"](descriptor, data, position)
+        passed.extend([written] if descriptor in direct else ())
+        return written
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    assert (await download(store, target)).proven
+    assert target.read_bytes() == DATA
+    # Some go past it in any case, although parts begin and end as no disk would have it.
+    assert bool(passed) == (not refused and bool(direct))
+    assert not [size for size in passed if size % partial_module.ALIGNMENT]
+
+
 async def test_room_is_looked_for_before_anything_comes(store, target, monkeypatch):
     keep(store)
     usage = partial_module.shutil.disk_usage(target.parent)

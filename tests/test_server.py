@@ -365,6 +365,18 @@ async def test_get_redirects_to_the_store_where_downloads_are_on(start_service):
     assert answer.headers["cache-control"] == "no-store"
 
 
+async def test_a_page_that_has_a_token_is_told_where_an_object_is(start_service):
+    service = await start_service(downloads=True, cors_origins=("https://app.example",))
+    await service.ask("PUT", "/objects/a", b"body")
+    answer = await service.ask("GET", "/objects/a", None, {"Accept": "application/json"})
+    assert (answer.status, answer.json["seconds"]) == (200, 3600)
+    assert answer.json["location"].startswith("https://store.example/a?")
+    assert (answer.headers["vary"], answer.headers["cache-control"]) == ("Accept, Origin", "no-store")
+    redirected = await service.ask("GET", "/objects/a", None, {"Accept": "application/json, text/plain, */*"})
+    assert (redirected.status, redirected.headers["vary"]) == (307, "Accept, Origin")
+    refused(await service.ask("GET", "/objects/b", None, {"Accept": "application/json"}), 404)
+
+
 async def test_get_is_off_by_default(service):
     await service.ask("PUT", "/objects/a", b"body")
     assert "GET" not in refused(await service.ask("GET", "/objects/a"), 405).headers["allow"].split(", ")

@@ -21,7 +21,7 @@ from awscrt.checksums import crc64nvme
 
 from streamup.client.hashing import CRCS, Hashing, Passing
 from streamup.client.known import Known, prove
-from streamup.client.partial import Claimed, Partial
+from streamup.client.partial import BLOCK_BYTES, Claimed, Partial, block
 from streamup.client.progress import Progress
 from streamup.client.proof import Finding, Verdict, conclude, likely_cuts, spans_of
 from streamup.client.reading import PARALLEL, Patience, in_parallel, read_span, span_bytes, spans_between
@@ -127,25 +127,41 @@ class Download:
 
 
 class Arriving:
-    """A span on its way into the file, and through its digests: nothing is read again for them. Threads take turns."""
+    """A span on its way into the file, and through its digests: nothing is read again for them. Threads take turns.
+
+    Pieces are gathered to blocks, which is a copy more, and pays well (`BLOCK_BYTES`).
+    """
 
     def __init__(self, span: tuple[int, int], wanted: Iterable[tuple[str, int, int]], partial: Partial) -> None:
         self.claimed = Claimed(span[0], span[0], 0)
+        self._end = span[1]
         self._passing = Passing(wanted)
         self._partial = partial
+        self._block = block()
+        self._gathered = 0
         self._noted = time.monotonic()
 
     def take(self, position: int, piece: memoryview) -> None:
-        self._partial.write(piece, position)
         self._passing.update(position, piece)
-        crc = crc64nvme(piece, self.claimed.crc64nvme)
-        self.claimed = Claimed(self.claimed.start, position + len(piece), crc)
+        while piece:
+            room = BLOCK_BYTES - self.claimed.end % BLOCK_BYTES - self._gathered
+            start, self._gathered = self._gathered, self._gathered + min(room, len(piece))
+            self._block[start : self._gathered], piece = piece[:room], piece[room:]
+            if self._gathered == start + room or self.claimed.end + self._gathered == self._end:
+                self._write()
         if time.monotonic() - self._noted > NOTE_SECONDS:
             self.note()
+
+    def _write(self) -> None:
+        data, position = self._block[: self._gathered], self.claimed.end
+        self._partial.write(data, position)
+        self.claimed = Claimed(self.claimed.start, position + len(data), crc64nvme(data, self.claimed.crc64nvme))
+        self._gathered = 0
 
     def note(self) -> None:
         """So that an attempt which comes after this one need not ask for it again."""
         self._noted = time.monotonic()
+        self._write()
         if self.claimed.end > self.claimed.start:
             self._partial.note(self.claimed)
 

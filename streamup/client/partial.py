@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import mmap
 import os
 import shutil
 import threading
@@ -32,6 +33,13 @@ JOURNAL_SUFFIX = ".streamup-journal"
 WRITEBACK_BYTES = 64 << 20
 """The disk begins with so many as soon as one has written beyond them: the sync at the end of 2 GiB then takes 0.03 s
 instead of 0.7."""
+
+BLOCK_BYTES = 1 << 20
+"""What is best written at a time, beginning at a multiple of it: past the page cache, which takes 0.3 to 1.5 CPU-s/GiB
+for its copy when several threads write, and the disk alone 0.1. Blocks of 256 KiB cost twice as much as these."""
+
+ALIGNMENT = 4096
+"""What passes the page cache must begin, end and lie in memory at multiples of this (open(2): O_DIRECT)."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -53,6 +61,7 @@ class Partial:
         self.path = _beside(target, PART_SUFFIX)
         self.journal = _beside(target, JOURNAL_SUFFIX)
         self.descriptor = descriptor
+        self._direct = _past_the_cache(self.path)
         self.afresh: str | None = None
         """Why what an earlier attempt left is of no use, if it left something."""
         self._identity = dict(identity)
@@ -73,6 +82,8 @@ class Partial:
         if kind is not None and not self._worth_keeping:
             self.discard()
         os.close(self.descriptor)  # and with it goes the lock
+        if self._direct is not None:
+            os.close(self._direct)
 
     def _read_journal(self) -> list[Claimed]:
         try:
@@ -112,17 +123,32 @@ class Partial:
             )
 
     def write(self, data: memoryview | bytes, position: int) -> None:
-        """Threads may call it. They take turns: in the kernel eight of them spin for the file's lock (1.4 to 2.4
-        CPU-s/GiB instead of 0.9).
-        """
+        """Threads may call it. Best are whole blocks in aligned memory (`block`)."""
         begun, view = position // WRITEBACK_BYTES, memoryview(data)
         with _explained(self.target, kept=self._worth_keeping):
             while view:
-                with self._turn:
-                    written = os.pwrite(self.descriptor, view, position)
+                written = self._write_directly(view, position) or self._write_in_turn(view, position)
                 view, position = view[written:], position + written
             if position // WRITEBACK_BYTES > begun:
                 self._write_back(begun * WRITEBACK_BYTES)
+
+    def _write_directly(self, view: memoryview, position: int) -> int:
+        """Past the page cache. 0: it does not go that way."""
+        if self._direct is None or position % ALIGNMENT or len(view) % ALIGNMENT:
+            return 0
+        try:
+            return os.pwrite(self._direct, view, position)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # memory or disk are aligned otherwise
+                raise
+            return 0
+
+    def _write_in_turn(self, view: memoryview, position: int) -> int:
+        """Threads take turns: in the kernel eight of them spin for the file's lock (1.4 to 2.4 CPU-s/GiB instead of
+        0.9).
+        """
+        with self._turn:
+            return os.pwrite(self.descriptor, view, position)
 
     def _write_back(self, start: int) -> None:
         """Linux begins to write what it is told to forget, and forgets what has been written."""
@@ -193,6 +219,18 @@ def _locked(path: Path) -> int:
             os.close(descriptor)
             raise Interrupted(f"Another streamup writes {path} now. Wait for it, or end it.") from None
         os.close(descriptor)
+
+
+def block() -> memoryview:
+    """Memory for a block, aligned."""
+    return memoryview(mmap.mmap(-1, BLOCK_BYTES))
+
+
+def _past_the_cache(path: Path) -> int | None:
+    """Another descriptor of the file. None where the file system, or the platform, knows no such way."""
+    with suppress(AttributeError, OSError):
+        return os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
+    return None
 
 
 @contextmanager

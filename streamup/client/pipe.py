@@ -39,6 +39,7 @@ class Pipe:
         """Whether the producer waits, because there is no room for more."""
 
         self._descriptor = descriptor
+        self._buffer = memoryview(bytearray(READ_BYTES))
         self._loop = asyncio.get_running_loop()
         self._more = asyncio.Event()
         self._waiting = False
@@ -87,18 +88,18 @@ class Pipe:
 
     def _run(self) -> None:
         try:
-            while not self.ended and (data := self._receive()):
-                self._keep(memoryview(data))
+            while not self.ended and (size := self._receive()):
+                self._keep(self._buffer[:size])
         except OSError as error:
             self.error = error
         self.ended = True
         self._wake()
 
-    def _receive(self) -> bytes:
-        """What comes next; empty at the end."""
+    def _receive(self) -> int:
+        """Read what comes next into the buffer; 0 at the end."""
         while True:
             try:
-                return os.read(self._descriptor, READ_BYTES)
+                return os.readv(self._descriptor, [self._buffer])
             except BlockingIOError:  # whoever shares it with us may have made it so
                 select.select([self._descriptor], [], [])
 

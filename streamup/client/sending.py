@@ -43,10 +43,15 @@ ANSWER_SECONDS = 7.0
 """... and if that does not come, either, the connection is given up. A sync takes a second on a busy disk."""
 
 OFFSET_SECONDS = 30.0
-"""For the answer to HEAD: the server stops the former writer and waits until its bytes are durable."""
+"""For the answer to HEAD: the server stops the former writer and waits until its bytes are durable. So does DELETE, and
+POST takes no longer.
+"""
 
 SEAL_SECONDS = 90.0
 """For the answer to the seal, which the server gives after its `--store-timeout` (a minute) at the latest."""
+
+CANCEL_SECONDS = 60.0
+"""So long it is tried to cancel an upload. One that stays expires by itself."""
 
 LOOK_SECONDS = 0.5
 """How often it is looked whether there is progress."""
@@ -169,9 +174,10 @@ class Sending:
     async def _begin(self) -> int:
         """Where to begin, or to go on."""
         if self.upload_id is None:
-            self.upload_id = await self._client.create(
+            creating = self._client.create(
                 self._key, length=self._supply.length, content_type=self._content_type, metadata=self._metadata
             )
+            self.upload_id = await _within(OFFSET_SECONDS, creating)
             position = 0
         else:
             position = await _within(OFFSET_SECONDS, self._client.offset(self.upload_id))
@@ -320,6 +326,22 @@ class Sending:
                 if error.offset not in (None, self._durable):
                     raise ClientError(str(error), refused=True, status=error.status) from error
                 await self._pause(error)
+
+
+async def cancel(client: Client, upload_id: str) -> None:
+    """Give an upload up, with every byte of it; for some time as often as it takes. Raises `ClientError`."""
+    loop = asyncio.get_running_loop()
+    deadline, delay = loop.time() + CANCEL_SECONDS, FIRST_DELAY_SECONDS
+    while True:
+        try:
+            return await _within(OFFSET_SECONDS, client.cancel(upload_id))
+        except ClientError as error:
+            if error.status in (404, 410):  # it has been cancelled, and that answer was lost
+                return None
+            if not error.again or loop.time() > deadline:
+                raise
+        await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - jitter
+        delay = min(2 * delay, MOST_DELAY_SECONDS)
 
 
 class _Line:

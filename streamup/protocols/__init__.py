@@ -179,9 +179,10 @@ class Watch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetch:
-    """Download the stored object."""
+    """Download the stored object. `as_json`: be told where it is, and not redirected there."""
 
     key: str
+    as_json: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

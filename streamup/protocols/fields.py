@@ -59,6 +59,9 @@ _DIRECTIVES = re.compile(
 _PRESENTATION = re.compile(rf'{_TOKEN}[ \t]*+(?:;(?:[^"]|{_QUOTED})*+)?+')
 """RFC 6266, 4.1, but for values that should be quoted and are not: file names with spaces are common."""
 
+_WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
+"""RFC 9110, 12.4.2."""
+
 _DISPOSITION = re.compile(r';\s*([^;=\s]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))')
 """One parameter of Content-Disposition; a quoted value may hold what looks like another."""
 
@@ -314,6 +317,18 @@ def policy(head: RequestHead) -> Policy | None:
     if value is not None:
         raise BadRequest(f"?interrupted={value} is unknown. Use {', '.join(get_args(Policy))}.")
     return None
+
+
+def prefers_json(head: RequestHead) -> bool:
+    """`Accept`: whether JSON is wanted more than anything else (RFC 9110, 12.5.1). Who takes it as well as the rest, as
+    some libraries say of every request, does not mean it.
+    """
+    ranges: dict[str, float] = {}
+    for one in head.headers.get("Accept", "").lower().split(","):
+        name, *parameters = (part.strip() for part in one.split(";"))
+        weight = next((text[2:] for text in parameters if text.startswith("q=")), "1")
+        ranges[name] = float(weight) if _WEIGHT.fullmatch(weight) else 0.0
+    return ranges.pop("application/json", 0.0) > max(ranges.values(), default=0.0)
 
 
 def respond_async(head: RequestHead) -> bool:

@@ -53,7 +53,7 @@ class Plain:
             case "HEAD":
                 return Look(key=head.key)
             case "GET":
-                return Fetch(key=head.key)
+                return Fetch(key=head.key, as_json=fields.prefers_json(head))
             case "DELETE":
                 return Cancel(key=head.key)
             case "OPTIONS":

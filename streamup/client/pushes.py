@@ -1,0 +1,106 @@
+"""Several files to one server: some at a time, and each with an outcome of its own."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from streamup.client.destination import Destination
+from streamup.client.progress import Display, Lines, Progress
+from streamup.client.push import Push, Pushed
+from streamup.client.reading import in_parallel
+from streamup.client.remote import Client, ClientError
+from streamup.client.sending import PATIENCE_SECONDS
+from streamup.client.unfinished import Notes
+from streamup.errors import Interrupted, TransferError
+
+PARALLEL = 2
+"""Files at a time: the second one fills the pauses of the first, and each gets an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it ended with one file: `pushed`, or an `error`; `again`: the same command may go on."""
+
+    path: str
+    destination: Destination
+    pushed: Pushed | None = None
+    error: str = ""
+    again: bool = False
+
+
+class Pushes:
+    """Files to one server, some at a time. `report` is told of each as it ends."""
+
+    def __init__(
+        self,
+        pairs: Sequence[tuple[str, Destination]],
+        token: str | None,
+        notes: Notes,
+        show: Lines,
+        report: Callable[[Outcome], None],
+        *,
+        parallel: int = PARALLEL,
+        afresh: bool = False,
+    ) -> None:
+        self._pairs = pairs
+        self._token = token
+        self._notes = notes
+        self._show = show
+        self._report = report
+        self._parallel = parallel
+        self._afresh = afresh
+        self._begun: list[Push] = []
+        self._hopeless = False
+
+    async def run(self) -> int:
+        """Until each has ended. How many were not begun, because what one met holds for all."""
+        destination = self._pairs[0][1]
+        several = len(self._pairs) > 1
+        total = sum(map(_size, (path for path, _ in self._pairs)))
+        whole = Progress(f"{len(self._pairs)} files", total, "sending") if several else None
+        if whole:
+            whole.follow("sending", lambda: (sum(push.position for push in self._begun), total))
+        waiting = deque(self._pairs)
+        async with Client(destination.server, self._token) as client, Display(self._show, whole) as display:
+
+            async def work() -> None:
+                while waiting and not self._hopeless:
+                    self._report(await self._push(client, display, whole, *waiting.popleft()))
+
+            await in_parallel(min(self._parallel, len(self._pairs)), work)
+        return len(waiting)
+
+    async def _push(
+        self, client: Client, display: Display, whole: Progress | None, path: str, destination: Destination
+    ) -> Outcome:
+        met = any(push.reached for push in self._begun)
+        patience = PATIENCE_SECONDS if met else 0.0
+        push = Push(
+            client, self._notes, path, destination, afresh=self._afresh, first_patience=patience, say=self._show.say
+        )
+        self._begun.append(push)
+        progress = display.begin(path, _size(path), "beginning")
+        try:
+            pushed = await push.run(progress, whole.skip if whole else lambda _: None)
+        except ClientError as error:
+            self._hopeless = self._hopeless or error.status == 401 or (error.again and not met)  # noqa: PLR2004
+            return Outcome(path, destination, error=str(error), again=error.again)
+        except Interrupted as error:
+            return Outcome(path, destination, error=str(error), again=True)
+        except TransferError as error:
+            return Outcome(path, destination, error=str(error))
+        finally:
+            if whole:
+                display.end(progress)
+        return Outcome(path, destination, pushed)
+
+
+def _size(path: str) -> int:
+    """For the total; what cannot be read says so later."""
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 - as it is opened
+    except OSError:
+        return 0
