@@ -252,7 +252,9 @@ class _Stream:
         if outcome.upload_id is not None:
             lost = outcome.read - outcome.durable
             words += f" {outcome.durable} bytes are safe at the server" + (f", {lost} are lost" if lost else "")
-            words += f". {self.way('finish', outcome)} makes an object of them."
+            kept = not outcome.error or getattr(outcome.error, "again", False)
+            tells = f"{self.way('finish', outcome)} makes an object of them"
+            words += f". {tells if kept else self.way('status', outcome) + ' tells what is left'}."
         failure = kind(words)
         if self.terms.as_json:
             click.echo(json.dumps({"phase": "failed", "error": failure.message, "upload": outcome.upload_id}))
@@ -318,6 +320,9 @@ async def _produced(stream: _Stream, command: Sequence[str], ok_codes: Collectio
             return code
         if outcome.error is not None:
             raise stream.failed(outcome, *_error(outcome.error))
+        if outcome.cut:
+            stream.failed(outcome, "Interrupted.", Interruption).show()
+            return code or Interruption.exit_code
         if not await source.ended_well():
             why = f"{printable(command[0])} has ended with {code}."
             if on_failure == "cancel" and outcome.upload_id is not None:

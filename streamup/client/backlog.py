@@ -16,6 +16,7 @@ import errno
 import os
 import tempfile
 import threading
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable
 
@@ -150,7 +151,7 @@ class Backlog:
         self.release(self.end)
 
 
-class _Segment:
+class _Segment(ABC):
     """`size` bytes from `start` on, of at most `capacity`."""
 
     def __init__(self, start: int, capacity: int) -> None:
@@ -165,13 +166,15 @@ class _Segment:
         self.size += (added := self._put(data[: self.room]))
         return added
 
-    def _put(self, data: memoryview) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def _put(self, data: memoryview) -> int: ...
 
+    @abstractmethod
     def read(self, offset: int) -> bytes | memoryview:
         """Some bytes from there on. Raises `OSError`."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def close(self) -> None: ...
 
 
@@ -187,6 +190,8 @@ class _InMemory(_Segment):
     def read(self, offset: int) -> memoryview:
         """Not a copy: what is in there never changes, and is not used again."""
         return self._bytes[offset : min(self.size, offset + PIECE_BYTES)].toreadonly()
+
+    def close(self) -> None: ...
 
 
 class _InFile(_Segment):

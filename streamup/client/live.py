@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from streamup.client.pipe import Pipe
 from streamup.client.progress import Display, Lines
@@ -112,14 +112,15 @@ async def send(
 def _first_of(numbers: Sequence[int], act: Callable[[int], None]) -> Iterator[None]:
     """The first of these signals calls `act`, and the next has its default effect: it ends even what hangs."""
     loop = asyncio.get_running_loop()
+    former = {number: signal.getsignal(number) for number in numbers}
 
-    def back_to_default() -> None:
+    def let_go(handlers: Mapping[int, Any]) -> None:
         for number in numbers:
             loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, handlers[number])
 
     def first(number: int) -> None:
-        back_to_default()
+        let_go(dict.fromkeys(numbers, signal.SIG_DFL))
         act(number)
 
     for number in numbers:
@@ -127,7 +128,7 @@ def _first_of(numbers: Sequence[int], act: Callable[[int], None]) -> Iterator[No
     try:
         yield
     finally:
-        back_to_default()
+        let_go(former)
 
 
 class _Words:
