@@ -37,7 +37,7 @@ from streamup.errors import (
 from streamup.exits import Failure, Interruption, Refusal
 from streamup.options import CONFIG_FILE, Written, parameter, require_known_files, server_options, token_option
 from streamup.push_command import push
-from streamup.signals import stop_signal
+from streamup.signals import run_stoppable
 from streamup.token_command import token
 from streamup.values import parse_duration
 
@@ -61,25 +61,6 @@ class Commands(click.Group):
 @click.version_option(package_name="streamup")
 def main() -> None:
     """Stream HTTP bodies of unknown length into S3, and lose none of their bytes."""
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run it to its end. The first SIGINT or SIGTERM cancels it: it ends in order, and `CancelledError` is raised."""
-
-    async def stoppable() -> T:
-        stop = asyncio.create_task(stop_signal().wait(), name="stop signal")
-        task = asyncio.ensure_future(work)
-        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait([task])
-        return await task
-
-    try:
-        return asyncio.run(stoppable())
-    finally:
-        work.close()  # if it was interrupted before it began
 
 
 def _serve(store: str | None, **values: Any) -> None:
@@ -179,7 +160,7 @@ def _doctor(store: str | None, *, as_json: bool, **values: Any) -> None:
     problem = None
 
     try:
-        _run(doctor.examine())
+        run_stoppable(doctor.examine())
     except StoreUnavailable as error:
         problem = f"The store cannot be asked now: {error}"
     except StreamupError as error:
@@ -241,7 +222,7 @@ def _sweep(
             await sweep.run(opened, state_is_lost=state_is_lost)
 
     try:
-        _run(run())
+        run_stoppable(run())
     except (Refused, StateDirectoryError) as error:
         raise Refusal(str(error)) from error
     except AccessDenied as error:
@@ -441,7 +422,7 @@ def _transfer(
 ) -> T:
     """Run it to its end, and say how it ended otherwise: if refused for good, as `refused`."""
     try:
-        return _run(work)
+        return run_stoppable(work)
     except (StreamupError, asyncio.CancelledError) as error:
         ending: click.ClickException
         match error:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import click
 
-from streamup.client.destination import OBJECTS, Destination, is_url, parse_destination
+from streamup.client.destination import OBJECTS, Destination, is_url, pair, parse_destination
 from streamup.client.progress import Lines, choose
 from streamup.client.table import human_size, printable
 from streamup.errors import BadRequest, ConfigError
@@ -21,12 +21,21 @@ from streamup.exits import Failure, Interruption
 from streamup.keys import validate_key
 from streamup.options import DEFAULT_SERVER, Written, server_options
 from streamup.protocols import fields
+from streamup.signals import run_stoppable
 from streamup.values import parse_duration, parse_pair, parse_size
 
 if TYPE_CHECKING:
     from streamup.client import Client, ClientError
     from streamup.client.live import Outcome, Piped, Source
     from streamup.client.pipe import Pipe
+    from streamup.client.pushes import Outcome as FileOutcome
+
+PARALLEL = 2
+"""Files at a time: the second one fills the pauses of the first, and each of them gets on."""
+
+_OF_FILES = ("parallel", "afresh")
+_OF_STREAMS = ("backlog_size", "backlog_dir", "allow_empty", "ok_codes", "on_failure")
+"""Options that mean nothing to the others."""
 
 _COMMAND = "streamup.command"
 """Where click's context keeps what follows `--`."""
@@ -111,42 +120,63 @@ class Terms:
     show_default=True,
     help="What becomes of the upload when the command fails.",
 )
+@click.option(
+    "-j",
+    "--parallel",
+    type=click.IntRange(1, 64),
+    default=PARALLEL,
+    show_default=True,
+    metavar="N",
+    help="Files at a time.",
+)
+@click.option("--afresh", is_flag=True, help="Give up what an earlier push of these files has sent, and begin anew.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON line a second, and one at the end.")
 @click.pass_context
 def push(ctx: click.Context, /, words: tuple[str, ...], *, server: str, token: str | None, **options: Any) -> None:
-    """Send a stream to a server, and go on after whatever happens in between.
+    """Send files or a stream to a server, and go on after whatever happens in between.
 
     \b
+    streamup push SRC... URL                 files
     producer | streamup push - URL           a pipe, for as long as it lasts
     streamup push URL -- COMMAND ARGS...     the output of a command; complete only if that exits with 0
 
-    URL is http://HOST/objects/KEY, or a KEY if the server is named otherwise. What the server has not made durable is
-    kept here, in memory and then in a temporary file; the producer only ever sees a slow pipe.
+    URL is http://HOST/objects/KEY. Files may go to one that ends in / and are called there what they are called here;
+    without a URL they go to --server.
+
+    Files: interrupted, by whatever, the same command goes on, also after a reboot. What the server has is compared with
+    the file first, and a file that has changed meanwhile is refused.
+
+    Streams: what the server has not made durable is kept here, in memory and then in a temporary file; the producer
+    only ever sees a slow pipe. URL may be a KEY if the server is named otherwise.
 
     Ctrl-C: a pipe is sent to its end, but its upload stays open, since nobody knows whether that is all. A command ends
     in its own way, and its exit code decides.
 
-    Exit code: 0 done, 1 failed for good, 2 wrong usage, 3 interrupted, and what arrived is kept; with COMMAND that of
+    Exit code: 0 done, 1 (one of them) failed for good, 2 wrong usage, 3 interrupted, and what arrived is kept: the same
+    command goes on with files; with COMMAND that of
     the command, 127 if there is none of that name, 126 if it cannot be started.
     """  # noqa: D301 - click's mark for lines that stay as they are is that very character
     command: tuple[str, ...] | None = ctx.meta.get(_COMMAND)
     explicit = ctx.get_parameter_source("server") is not click.core.ParameterSource.DEFAULT
     if not words:
         raise click.UsageError("Where to? Name a destination: http://127.0.0.1:8080/objects/KEY.")
-    destination = _destination(words[-1], server if explicit else None)
+    live = command is not None or words[:-1] == ("-",)
+    _require_apt(ctx, _OF_FILES if live else _OF_STREAMS, "files" if live else "streams")
+    if live:
+        sources: Sequence[str] = words[:-1]
+        destination = _destination(words[-1], server if explicit else None)
+    else:
+        sources, destination = _files_and_destination(words, server)
     about = {name: options.pop(name) for name in ("content_type", "patience", "as_json", "quiet")}
     _require_type(about["content_type"])
     terms = Terms(destination.token or token, metadata=dict(options.pop("meta")), **about)
-    sources = words[:-1]
-    if command is not None:
-        if sources or not command:
-            raise click.UsageError("With a command it is: streamup push URL -- COMMAND ARGS...")
+    of_files = {name: options.pop(name) for name in _OF_FILES}
+    if command is not None and (sources or not command):
+        raise click.UsageError("With a command it is: streamup push URL -- COMMAND ARGS...")
+    if live:
         _live(destination, terms, command, **options)
-    elif sources == ("-",):
-        _live(destination, terms, None, **options)
-    else:
-        raise click.UsageError("It is: streamup push - URL, or: streamup push URL -- COMMAND ARGS...")
+    _files(sources, destination, terms, **of_files)
 
 
 def _destination(word: str, server: str | None) -> Destination:
@@ -165,6 +195,93 @@ def _require_type(content_type: str | None) -> None:
         fields.described_type("--content-type", content_type)
     except BadRequest as error:
         raise click.UsageError(error.detail) from error
+
+
+def _require_apt(ctx: click.Context, inapt: Collection[str], others: str) -> None:
+    """Refuse options that would be overlooked."""
+    for parameter in ctx.command.params:
+        given = ctx.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+        if given and parameter.name in inapt:
+            raise click.UsageError(f"{parameter.opts[-1]} is for {others} only.")
+
+
+# --- files
+
+
+def _files_and_destination(words: Sequence[str], server: str) -> tuple[Sequence[str], Destination]:
+    """What is to be sent, and where to: without a URL to the server that is named otherwise."""
+    if not is_url(words[-1]):
+        words = [*words, f"{server.rstrip('/')}{OBJECTS}"]
+    *sources, url = words
+    if not sources:
+        raise click.UsageError("Which files? It is: streamup push SRC... URL, or: streamup push - URL for a pipe.")
+    if "-" in sources:
+        raise click.UsageError("Standard input goes alone: streamup push - URL. A file that is called - is ./-")
+    if several := [source for source in sources if is_url(source)]:
+        raise click.UsageError(f"One destination at a time: {printable(several[0])} is a second one.")
+    return sources, _destination(url, None)
+
+
+def _files(sources: Sequence[str], destination: Destination, terms: Terms, *, parallel: int, afresh: bool) -> NoReturn:
+    """Push files, and end with the exit code that tells what has become of all of them."""
+    from streamup.client.pushes import Pushes  # noqa: PLC0415 - as `cli` says
+    from streamup.client.unfinished import Notes, state_directory  # noqa: PLC0415 - as above
+
+    try:
+        pairs = pair(sources, destination)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    lines = terms.lines()
+    outcomes: list[FileOutcome] = []
+
+    def report(outcome: FileOutcome) -> None:
+        outcomes.append(outcome)
+        _say(outcome, lines, quiet=terms.quiet or terms.as_json)
+
+    notes = Notes(state_directory())
+    notes.bound()
+    about = {"content_type": terms.content_type, "metadata": terms.metadata, "patience": terms.patience}
+    pushes = Pushes(pairs, terms.token, notes, lines, report, parallel=parallel, afresh=afresh, about=about)
+    try:
+        left = run_stoppable(pushes.run())
+    except asyncio.CancelledError:
+        raise Interruption("Interrupted. The same command goes on where this ended.") from None
+    finally:
+        for outcome in outcomes if terms.as_json else ():
+            click.echo(json.dumps(_told(outcome)))
+    if left:
+        lines.say(f"{left} more {'file was' if left == 1 else 'files were'} not begun.")
+    failed = [outcome.again for outcome in outcomes if outcome.pushed is None]
+    sys.exit(0 if not failed else Interruption.exit_code if all(failed) else Failure.exit_code)
+
+
+def _told(outcome: FileOutcome) -> dict[str, Any]:
+    """What has become of a file, for programs."""
+    about, pushed = {"name": outcome.path, "key": outcome.destination.key}, outcome.pushed
+    if pushed is None:
+        return {"phase": "failed", **about, "error": outcome.error, "again": outcome.again}
+    numbers = {"size": pushed.size, "resumed": pushed.resumed, "seconds": round(pushed.seconds, 3)}
+    proof = {"checksum": pushed.checksum, "etag": pushed.etag, "upload": pushed.upload_id}
+    return {"phase": "done", **about, **numbers, **proof}
+
+
+def _say(outcome: FileOutcome, lines: Lines, *, quiet: bool) -> None:
+    """... and for people, in one line."""
+    name, pushed = outcome.path, outcome.pushed
+    if pushed is None:
+        going_on = " The same command goes on." if outcome.again else ""
+        lines.say(f"error: {name}: {outcome.error.rstrip('.')}.{going_on}")
+    elif quiet:
+        return
+    elif pushed.etag is None:
+        lines.tell(
+            f"{name}: every one of {pushed.size} bytes is safe at the server. It completes when the store takes them: "
+            f"streamup status --server {outcome.destination.server} {pushed.upload_id}"
+        )
+    else:
+        rate = human_size((pushed.size - pushed.resumed) / max(pushed.seconds, 1e-9))
+        resumed = f", {human_size(pushed.resumed)} of it earlier" if pushed.resumed else ""
+        lines.tell(f"{name}: {human_size(pushed.size)} in {pushed.seconds:.1f} s ({rate}/s){resumed}")
 
 
 # --- a live stream

@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _STDIN = 0
 
@@ -36,3 +40,22 @@ def stop_signal(hangup: asyncio.Event | None = None) -> asyncio.Event:
     if hangup is not None:
         loop.add_signal_handler(signal.SIGHUP, hang_up, hangup)
     return stopped
+
+
+def run_stoppable(work: Coroutine[Any, Any, T]) -> T:
+    """Run it to its end. The first SIGINT or SIGTERM cancels it: it ends in order, and `CancelledError` is raised."""
+
+    async def stoppable() -> T:
+        stop = asyncio.create_task(stop_signal().wait(), name="stop signal")
+        task = asyncio.ensure_future(work)
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+        return await task
+
+    try:
+        return asyncio.run(stoppable())
+    finally:
+        work.close()  # if it was interrupted before it began

@@ -373,6 +373,7 @@ def test_the_place_for_notes(monkeypatch):
 
 async def push_all(site, pairs, **options):
     outcomes = []
+    options.setdefault("parallel", 2)
     pushes = Pushes(
         [(str(path), destination) for path, destination in pairs],
         options.pop("token", None),

@@ -58,7 +58,7 @@ class Progress:
 
     def __init__(self, name: str, total: int | None, phase: str = "downloading") -> None:
         self.waiting: str | None = None
-        self._name = name
+        self.name = name
         self._measure: Callable[[], tuple[int, int | None]] | None = None
         self._adding = threading.Lock()
         self.turn(phase, total)
@@ -94,7 +94,7 @@ class Progress:
             del self._marks[0]
         then, done = self._marks[0]
         rate = (self.done - done) / (now - then) if now > then else 0.0
-        return State(self._name, self._phase, self.done, self.total, max(rate, 0.0), self.waiting)
+        return State(self.name, self._phase, self.done, self.total, max(rate, 0.0), self.waiting)
 
 
 class Display:

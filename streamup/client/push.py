@@ -24,8 +24,8 @@ from streamup.client.hashing import PIECE_BYTES, Hashing, combined
 from streamup.client.local_file import AFRESH, LocalFile
 from streamup.client.progress import Progress
 from streamup.client.remote import Client, ClientError, Upload
+from streamup.client.sending import PATIENCE_SECONDS, Sending
 from streamup.client.sending import Progress as Position
-from streamup.client.sending import Sending
 from streamup.client.table import human_size
 from streamup.client.unfinished import Begun, Forgetful, Note, Notes
 from streamup.errors import Interrupted, TransferError
@@ -62,8 +62,8 @@ class Pushed:
 class Push:
     """One file on its way to its destination.
 
-    `first_patience`: how many seconds a server is waited for that has not answered yet. `say` tells people what is
-    worth a line.
+    `patience`: how many seconds without progress are waited for a server. One that was never `met` is not waited for:
+    that may be a mistyped address. `say` tells people what is worth a line.
     """
 
     def __init__(
@@ -74,7 +74,10 @@ class Push:
         destination: Destination,
         *,
         afresh: bool = False,
-        first_patience: float = 0.0,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        patience: float = PATIENCE_SECONDS,
+        met: bool = False,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.resumed = 0
@@ -83,7 +86,10 @@ class Push:
         self._path = path
         self._destination = destination
         self._afresh = afresh
-        self._first_patience = first_patience
+        self._content_type = content_type or _content_type(destination.key)
+        self._metadata = metadata
+        self._patience = patience
+        self._first_patience = patience if met else 0.0
         self._say_anything = say
         self._sending: Sending | None = None
         self._told = False
@@ -259,7 +265,9 @@ class Push:
             file,
             self._destination.key,
             upload_id=upload_id,
-            content_type=_content_type(self._destination.key),
+            content_type=self._content_type,
+            metadata=self._metadata,
+            patience=self._patience,
             checked=(self.resumed, crc),
             first_patience=self._first_patience,
             tell=tell,

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from streamup.client.destination import Destination
 from streamup.client.progress import Display, Lines, Progress
 from streamup.client.push import Push, Pushed
 from streamup.client.reading import in_parallel
 from streamup.client.remote import Client, ClientError
-from streamup.client.sending import PATIENCE_SECONDS
 from streamup.client.unfinished import Notes
 from streamup.errors import Interrupted, TransferError
-
-PARALLEL = 2
-"""Files at a time: the second one fills the pauses of the first, and each gets an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class Outcome:
 
 
 class Pushes:
-    """Files to one server, some at a time. `report` is told of each as it ends."""
+    """Files to one server, some at a time. `report` is told of each as it ends; `about` are options of `Push`."""
 
     def __init__(
         self,
@@ -42,8 +39,9 @@ class Pushes:
         show: Lines,
         report: Callable[[Outcome], None],
         *,
-        parallel: int = PARALLEL,
+        parallel: int,
         afresh: bool = False,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         self._pairs = pairs
         self._token = token
@@ -51,7 +49,7 @@ class Pushes:
         self._show = show
         self._report = report
         self._parallel = parallel
-        self._afresh = afresh
+        self._options = {"afresh": afresh, **(about or {})}
         self._begun: list[Push] = []
         self._hopeless = False
 
@@ -60,15 +58,19 @@ class Pushes:
         destination = self._pairs[0][1]
         several = len(self._pairs) > 1
         total = sum(map(_size, (path for path, _ in self._pairs)))
-        whole = Progress(f"{len(self._pairs)} files", total, "sending") if several else None
+        whole = Progress(f"0 of {len(self._pairs)} files", total, "sending") if several else None
         if whole:
             whole.follow("sending", lambda: (sum(push.position for push in self._begun), total))
-        waiting = deque(self._pairs)
+        waiting, ended = deque(self._pairs), 0
         async with Client(destination.server, self._token) as client, Display(self._show, whole) as display:
 
             async def work() -> None:
+                nonlocal ended
                 while waiting and not self._hopeless:
                     self._report(await self._push(client, display, whole, *waiting.popleft()))
+                    if whole:
+                        ended += 1
+                        whole.name = f"{ended} of {len(self._pairs)} files"
 
             await in_parallel(min(self._parallel, len(self._pairs)), work)
         return len(waiting)
@@ -77,10 +79,7 @@ class Pushes:
         self, client: Client, display: Display, whole: Progress | None, path: str, destination: Destination
     ) -> Outcome:
         met = any(push.reached for push in self._begun)
-        patience = PATIENCE_SECONDS if met else 0.0
-        push = Push(
-            client, self._notes, path, destination, afresh=self._afresh, first_patience=patience, say=self._show.say
-        )
+        push = Push(client, self._notes, path, destination, met=met, say=self._show.say, **self._options)
         self._begun.append(push)
         progress = display.begin(path, _size(path), "beginning")
         try:
@@ -93,8 +92,7 @@ class Pushes:
         except TransferError as error:
             return Outcome(path, destination, error=str(error))
         finally:
-            if whole:
-                display.end(progress)
+            display.end(progress)
         return Outcome(path, destination, pushed)
 
 
