@@ -198,7 +198,7 @@ async def test_an_upload_that_fails_ends_its_command(stream, trap, tmp_path):
     ("line", "says"),
     [
         ("", "Where to?"),
-        ("-", "'-' is no URL"),
+        ("-", "Standard input goes alone: streamup push - URL"),
         ("- key", "'key' is no URL"),
         ("- http://h/objects/", "needs a key behind it"),
         ("- http://h/objects/a/../b", "no `..`"),
