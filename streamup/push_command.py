@@ -102,7 +102,7 @@ class Terms:
     "--backlog-dir",
     type=click.Path(exists=True, file_okay=False, writable=True),
     metavar="DIR",
-    help="Where that file is, in place of the usual directory for temporary files.",
+    help="Where that file is, in place of TMPDIR or /var/tmp.",
 )
 @click.option("--allow-empty", is_flag=True, help="Of a stream without a byte make an object, too.")
 @click.option(

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import resource
+import tempfile
 import threading
 
 import pytest
@@ -136,6 +137,15 @@ def test_files_have_no_name(tmp_path):
     assert backlog.in_files
     assert list(tmp_path.iterdir()) == []
     backlog.close()
+
+
+def test_large_temporary_files_are_not_kept_in_memory(monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert backlog_module.usual_directory() == str(tmp_path)
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    assert backlog_module.usual_directory() == "/var/tmp"
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert backlog_module.usual_directory() == tempfile.gettempdir()
 
 
 # --- pipes

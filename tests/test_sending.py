@@ -383,6 +383,31 @@ async def test_an_append_without_a_byte_is_ended(server, monkeypatch):
     assert (server.asked.count("PATCH"), server.asked.count("HEAD")) == (2, 0)
 
 
+async def test_a_slow_stream_ends_its_appends_before_a_server_does(server, monkeypatch):
+    monkeypatch.setattr(sending_module, "IDLE_SECONDS", 0.1)
+    sending = Sending(server.client, supply := Live(), "a")
+    work = asyncio.create_task(sending.deliver())
+    end = asyncio.get_running_loop().time() + 0.5
+    while asyncio.get_running_loop().time() < end:
+        await supply.add(b"x")
+        await asyncio.sleep(0.01)
+    await supply.add(bytes(2 * sending_module.SLOW_BYTES))
+    await supply.end()
+    assert await work == len(supply.data) == len(server.data)
+    assert server.asked.count("PATCH") > 2
+
+
+async def test_the_service_tells_what_is_durable_while_the_append_lives(service, monkeypatch):
+    monkeypatch.setattr(sending_module, "STALL_SECONDS", 10)
+    async with Client(url(service)) as client:
+        sending = Sending(client, supply := Live(BODY[:100]), "a")
+        work = asyncio.create_task(sending.deliver())
+        await eventually(lambda: supply.released == 100)
+        assert (await client.look(sending.upload_id))["writer"]
+        await supply.end()
+        assert await work == 100
+
+
 async def test_a_connection_that_is_dead_is_given_up(service, between):
     network = between(service.address[1])
     network.fate = lambda number: Fate("die", "up", 50_000) if number < 3 else None

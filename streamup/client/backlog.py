@@ -39,6 +39,14 @@ READ_BYTES = 1 << 20
 """What is read of a file at once: that takes a thread, which costs more."""
 
 
+def usual_directory() -> str:
+    """Where large temporary files belong: TMPDIR, else /var/tmp, which lies on a disk where /tmp is often memory."""
+    return next(
+        (place for place in (os.environ.get("TMPDIR"), "/var/tmp") if place and os.access(place, os.W_OK)),  # noqa: S108
+        tempfile.gettempdir(),
+    )
+
+
 class Backlog:
     """Bytes from `start` to `end`. `full_disk` is called with what the disk has against more, when it first does."""
 
@@ -53,7 +61,7 @@ class Backlog:
         self.start = self.end = 0
         self._memory_bytes = memory_bytes
         self._file_bytes = file_bytes
-        self._directory = directory
+        self._directory = directory or usual_directory()
         self._full_disk = full_disk
         self._in_memory_bytes = min(IN_MEMORY_BYTES, memory_bytes)
         self._in_file_bytes = max(IN_FILE_BYTES, -(-file_bytes // MOST_FILES)) if file_bytes else 0
@@ -195,7 +203,7 @@ class _InMemory(_Segment):
 
 
 class _InFile(_Segment):
-    def __init__(self, start: int, capacity: int, directory: str | None) -> None:
+    def __init__(self, start: int, capacity: int, directory: str) -> None:
         """Raises `OSError`."""
         super().__init__(start, capacity)
         self._descriptor, path = tempfile.mkstemp(prefix="streamup-", dir=directory)

@@ -93,7 +93,10 @@ async def send(
 
     def signalled(number: int) -> None:
         source.signalled(number)
-        if number != signal.SIGINT:
+        if number == signal.SIGINT:
+            lines.say("Interrupted. What still comes is sent; a second signal ends at once.")
+        else:
+            lines.say(f"Ending. What has come is sent, for {GRACE_SECONDS:g} s at most; a second signal ends at once.")
             asyncio.get_running_loop().call_later(GRACE_SECONDS, work.cancel)
 
     with _first_of(SIGNALS, signalled):

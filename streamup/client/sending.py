@@ -36,6 +36,9 @@ MOST_OBEYED_SECONDS = 60.0
 IDLE_SECONDS = 10.0
 """An append without a new byte for so long is ended: a server cuts off who is silent for 30 s (`--idle`)."""
 
+SLOW_BYTES = 10 << 10
+"""... and so is one that has had no more than this in that time: a server wants 240 bytes a second (`--min-rate`)."""
+
 STALL_SECONDS = 8.0
 """So long without progress, while bytes are on their way, an append is ended cleanly: then the server answers."""
 
@@ -225,6 +228,8 @@ class Sending:
 
     async def _body(self, line: _Line, position: int, piece: Piece) -> AsyncIterator[Piece]:
         """The bytes from `position` on, beginning with `piece`, until the supply's or the line's end."""
+        loop = asyncio.get_running_loop()
+        mark, since = position, loop.time()
         try:
             while piece:
                 self._account(position, piece)
@@ -233,6 +238,10 @@ class Sending:
                 yield piece
                 if line.ended:
                     return
+                if loop.time() > since + IDLE_SECONDS:
+                    if position < mark + SLOW_BYTES:
+                        return
+                    mark, since = position, loop.time()
                 async with asyncio.timeout(IDLE_SECONDS) as line.waiting:
                     piece = await self._supply.read(position)
                 line.waiting = None
