@@ -57,7 +57,7 @@ The map
 `tokens`           JSON Web Tokens: from one to a grant, and how one is made
 `token_keys`       ... and the keys for that, as the operator's files have them
 `local`            the embedded store of `serve --local`
-`client/`          what the command line does against a server or a store: look, download, compare
+`client/`          what the command line does against a server or a store: look, send, get, compare
 `service`          brings the above up and down, in order (a room builds by itself what nobody else uses)
 `cli`              the commands
 `push_command`     ... and that which sends files, a pipe, or what a command writes

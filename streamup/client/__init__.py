@@ -3,9 +3,10 @@
     from streamup.client import Client, ClientError
 
 `remote.py` asks a server (`Client`), `sending.py` brings one upload there, over lost connections, from a `Supply` of
-bytes: a pipe (`live.py`), or a file (`push.py`; `pushes.py` for several), which goes on after a reboot, too
-(`unfinished.py`). `transfer.py` is for the way back. `table.py` shows the answers, `progress.py` how far it is.
-`doctor.py` examines a store (`advice.py` writes what is to be added), `sweep.py` removes what no upload knows.
+bytes: a stream (`live.py`, of a `pipe.py` with its `backlog.py`), or a file (`push.py`; `pushes.py` for several), which
+goes on after a reboot, too (`unfinished.py`). `transfer.py` is for the way back. `table.py` shows the answers,
+`progress.py` how far it is. `doctor.py` examines a store (`advice.py` writes what is to be added), `sweep.py` removes
+what no upload knows.
 """
 
 from __future__ import annotations
