@@ -16,6 +16,7 @@ pytest_plugins = ["chromium", "npm"]
 pytestmark = pytest.mark.campaign
 
 KEY = "0123456789abcdef"
+BEARER = {"Authorization": f"Bearer {KEY}"}
 HOSTILE = """<img src=x onerror="document.title='owned'">"'&amp;<script>document.title='owned'</script>\u202ecod.exe"""
 """Markup, entities, and a character that turns the direction of what follows."""
 
@@ -302,16 +303,37 @@ async def test_no_page_may_frame_it(service, open_page):
     page.complaints.clear()
 
 
-@pytest.mark.parametrize("view", ["record", "upload", "uploads"])
-async def test_every_width_is_enough(service, open_page, view):
-    await service.leave("a-directory/with-a-very-long-name-that-has-no-space-in-it/and-a-file-of-the-same-kind.mp4")
-    page = await open_page(url(service, f"#{view}"), **PHONE)
-    await expect(page.locator("#live-uploads li")).to_have_count(1)
-    if view == "uploads":
-        await page.locator("#live-uploads .more").click()
-    for width in (320, 390, 768, 1200):
+async def test_every_width_is_enough(guarded, open_page):
+    key = "a-directory/with-a-very-long-name-that-has-no-space-in-it/and-a-file-of-the-same-kind.mp4"
+    await guarded.ask("POST", f"/uploads?key={key}", headers={"Upload-Complete": "?0"} | BEARER)
+    page = await open_page(url(guarded, f"#token={KEY}"), **PHONE)
+    await page.locator("#live-uploads .more").click()
+    await expect(page.locator("#live-uploads .many")).to_contain_text("part")
+    for view in ("Record", "Upload", "Dashboard"):
+        await page.get_by_role("link", name=view).click()
+        await fits(page)
+    await guarded.stop()  # what is said of it is the longest
+    await expect(connection(page)).to_have_text("Reconnecting")
+    await fits(page)
+    page.complaints.clear()
+
+
+async def fits(page: Page) -> None:
+    for width in (1200, 768, 390, 320):
         await page.set_viewport_size({"width": width, "height": 800})
-        assert await page.evaluate("document.documentElement.scrollWidth") == width
+        assert await page.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [width, width]
+
+
+async def test_an_object_opens_in_a_tab_of_its_own(start_service, open_page):
+    """The token goes by header, which no link can do: the page asks where the object is, and opens that."""
+    service = await start_service(api_key_sha256=(parse_api_key(KEY),), downloads=True)
+    await service.ask("PUT", "/objects/a/b%20c.bin", BODY, BEARER)
+    page = await open_page(url(service, f"#token={KEY}"))
+    await page.context.route("https://store.example/**", lambda route: route.fulfill(body="the object"))
+    async with page.expect_popup() as opened:
+        await page.get_by_role("link", name="Open a/b c.bin").click()
+    await expect((await opened.value).locator("body")).to_have_text("the object")
+    assert page.url == url(service)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

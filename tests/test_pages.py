@@ -65,3 +65,11 @@ def test_nothing_comes_from_another_host_and_no_text_becomes_markup(path):
     assert not re.search(r"(?:https?:)?//[a-z]", text.replace("// ", ""))
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|localStorage", text)
     assert not re.search(r"<script(?! type=\"module\" src=\"static/)|\son\w+=|style=", text)
+
+
+def test_no_element_has_the_name_of_a_view():
+    """A browser would scroll to it, and give it the focus, whenever that view is shown."""
+    page = (WEB / "index.html").read_text()
+    views = re.findall(r'<section id="(\w+)-view" class="view"', page)
+    assert sorted(views) == ["record", "upload", "uploads"]
+    assert set(views).isdisjoint(re.findall(r'\bid="([^"]*)"', page))

@@ -224,7 +224,7 @@ async def test_a_key_that_is_not_allowed_is_told_before_anything_is_recorded(ser
     await page.locator("#recording-name").fill("a//b")
     await record(page)
     await expect(page.locator("#recorder-trouble")).not_to_be_empty()
-    await expect(page.locator("#record")).to_be_visible()
+    await expect(page.locator("#begin")).to_be_visible()
     assert await page.evaluate("indexedDB.databases()") != []
     await expect(rows(page)).to_have_count(0)
     page.complaints.clear()  # Chromium reports every 400

@@ -40,7 +40,7 @@ export async function start(theServer, thePage) {
   $("recording-setup").onchange = changed;
   $("recording-setup").onsubmit = (event) => event.preventDefault();
   $("prepare").onclick = () => once(prepare);
-  $("record").onclick = () => once(() => record());
+  $("begin").onclick = () => once(() => record());
   $("pause").onclick = pause;
   $("stop").onclick = stop;
   $("discard").onclick = discard;
@@ -312,8 +312,8 @@ function show() {
   $("camera").closest(".field").hidden = source() !== "camera";
   $("prepare").hidden = phase !== "idle";
   $("prepare").textContent = source() === "screen" ? "Choose what to share" : "Turn on the camera";
-  $("record").hidden = phase !== "ready";
-  $("prepare").disabled = $("record").disabled = busy;
+  $("begin").hidden = phase !== "ready";
+  $("prepare").disabled = $("begin").disabled = busy;
   $("pause").hidden = $("stop").hidden = $("discard").hidden = !media;
   $("pause").textContent = phase === "paused" ? "Resume" : "Pause";
   $("let-go").hidden = phase !== "ready";

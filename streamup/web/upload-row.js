@@ -29,7 +29,7 @@ export class UploadRow {
     this.place = place;
     this.grown = upload.writer ? Date.now() : 0;
     this.actions = actions;
-    this.element = document.getElementById("upload").content.firstElementChild.cloneNode(true);
+    this.element = document.getElementById("upload-row").content.firstElementChild.cloneNode(true);
     this.panel = null;
     this.found = {}; // elements by selector, looked up once
     this.#on(".more", () => this.toggle());
