@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import socket
 import time
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any, Self
 
 import pytest
@@ -30,7 +32,7 @@ from test_laws import FailingDisk
 from test_limits import ONE, OTHER, TWO_SUBJECTS
 
 from streamup import board, events, registry, uploads
-from streamup.errors import TooManyStreams
+from streamup.errors import CheckpointError, TooManyStreams
 from streamup.limits import Streams
 
 pytestmark = pytest.mark.usefixtures("impatient")
@@ -190,6 +192,71 @@ async def test_every_end_is_told(start_service, eager, monkeypatch):  # noqa: AR
     assert "spool" in last["reason"]
 
 
+async def test_what_is_sealed_and_what_completes_is_told_with_a_durable_offset(service, eager):  # noqa: ARG001
+    gate = service.store.hold("complete_multipart")
+    client, upload_id = await service.begin()
+    stream = await watched(service, upload_id)
+    await client.send(chunk(BODY[len(START) :]) + LAST_CHUNK)
+    await gate.reached(1)
+    told = await stream.upload(state="completing", offset=len(BODY), stored=len(BODY))
+    assert (told["length"], told["object"]) == (len(BODY), None)
+    gate.release()
+    assert (await stream.upload(state="complete"))["object"]["size"] == len(BODY)
+    await stream.ends()
+    client.close()
+
+
+async def test_what_comes_with_a_digest_is_told_when_it_counts(service, eager):  # noqa: ARG001
+    upload_id = await service.leave()
+    stream = await watched(service, upload_id)
+    await stream.upload(received=len(START), writer=False)
+    data = b"x" * 1000
+    terms = at(len(START), complete=False) | {"Content-Type": PARTIAL, "Content-Length": "1000"}
+    terms["Content-Digest"] = f"sha-256=:{base64.b64encode(sha256(data).digest()).decode()}:"
+    client = await service.connect()
+    await client.send(head("PATCH", f"/uploads/{upload_id}", terms) + data[:500])
+    assert (await stream.upload(writer=True))["received"] == len(START)
+    await client.send(data[500:])
+    assert (await stream.upload(offset=len(START) + 1000, writer=False))["received"] == len(START) + 1000
+    client.close()
+
+
+async def test_an_upload_that_is_read_again_is_told_when_it_is_true(service, eager, monkeypatch, caplog):  # noqa: ARG001
+    """The commit of its own announcement fails, twice; meanwhile nothing is told from memory (law 4)."""
+    committed, failed = service.checkpoint.announce, 0
+
+    async def failing(*given: object) -> None:
+        nonlocal failed
+        failed += 1
+        if failed < 3:
+            raise CheckpointError("the disk is full")
+        await committed(*given)
+
+    client, upload_id = await service.begin()
+    monkeypatch.setattr(service.checkpoint, "announce", failing)
+    stream = await watched(service, upload_id)
+    assert (await stream.upload())["offset"] == 0
+    refused(await client.answer(), 507)
+    await stream.upload(offset=len(START), writer=False)
+    assert failed == 3
+    refused(await service.ask("PUT", "/objects/a", b"x"), 409, expected_offset=len(START))
+    caplog.clear()
+
+
+async def test_an_upload_that_is_forgotten_ends_its_stream(service, eager, monkeypatch):  # noqa: ARG001
+    client, upload_id = await service.begin()
+    stream = await watched(service, upload_id)
+    await stream.upload(offset=len(START))
+    monkeypatch.setattr(service.checkpoint, "find", lost)
+    assert (await service.ask("DELETE", f"/uploads/{upload_id}")).status == 204
+    await stream.ends()
+    client.close()
+
+
+async def lost(_upload_id: str) -> None:
+    """As of an upload that nobody knows."""
+
+
 # -- all uploads ----------------------------------------------------------------------------------------------------
 
 
@@ -265,7 +332,7 @@ async def test_the_end_of_the_server_ends_all_streams_and_waits_for_none(start_s
 
 async def test_a_token_that_expires_ends_its_stream(start_service):
     service = await start_service(jwt_secret=SECRET)
-    stream = await Stream.of(service, "/uploads/events", token(exp=time.time() + 1.5))
+    stream = await Stream.of(service, "/uploads/events", token(exp=time.time() + 1.0))
     assert (await stream.next())[0] == "server"
     await stream.ends(seconds=3)
 

@@ -100,6 +100,7 @@ def fronts(bucket, tmp_path_factory) -> Iterator[dict[str, Front]]:
     places = {
         "unbuffered": (plain, UNBUFFERED, "/"),
         "buffered": (plain, "proxy_request_buffering on;", "/"),
+        "collecting": (plain, "proxy_buffering on;", "/"),
         "not trusted": (plain, X_FORWARDED + PREFIX, "/files/"),
         "x-forwarded": (trusting, X_FORWARDED, "/"),
         "x-forwarded, prefix": (trusting, X_FORWARDED + PREFIX, "/files/"),
@@ -277,6 +278,25 @@ def test_a_client_killed_within_an_append_goes_on(fronts, bucket, key, protocol)
     assert answer.status // 100 == 2
     assert answer.headers["Upload-Offset"] == str(SIZE)
     assert stored(bucket, front, key) == digest(data)
+
+
+# -- watching --------------------------------------------------------------------------------------------------------
+
+
+def test_events_are_passed_on_as_they_come(fronts, key):
+    """Also by an nginx that collects answers, as it does unless it is told not to."""
+    front = fronts["collecting"]
+    assert front.ask("PUT", f"/objects/{key}", {"Upload-Complete": "?0"}, b"kept").status == 201
+    connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=10)
+    with contextlib.closing(connection):
+        connection.request("GET", f"/uploads/{front.back.open_upload(key)['id']}/events")
+        answer = connection.getresponse()
+        assert answer.readline() == b"event: upload\n"
+        assert json.loads(answer.readline().removeprefix(b"data: "))["offset"] == 4
+        on = front.ask("PUT", f"/objects/{key}", {"Content-Range": "bytes 4-8/9"}, b" more")
+        assert on.status == 201
+        last = json.loads(answer.read().splitlines()[-2].removeprefix(b"data: "))
+        assert (last["state"], last["object"]["size"]) == ("complete", 9)
 
 
 # -- addresses -------------------------------------------------------------------------------------------------------
