@@ -68,7 +68,6 @@ class Events:
         self._board = Board(uploads)
         total = max(1, config.max_connections // STREAMS_SHARE)
         self._streams = Streams(total, config.share(total))
-        self._patience = config.idle_seconds
         self._scopes: set[asyncio.Timeout] = set()
         self._ended = False
 
@@ -102,7 +101,7 @@ class Events:
                 try:
                     writer = await response.prepare(request)
                     if writer is not None:  # for the type checker: it is for an answer that has been sent
-                        await tell(Watcher(request, writer, self._patience))
+                        await tell(Watcher(request, writer))
                 finally:
                     self._scopes.discard(scope)
         except (TimeoutError, ConnectionError) as error:
@@ -179,11 +178,9 @@ class Events:
 class Watcher:
     """The socket of somebody who watches. Raises `ConnectionError` when nobody is there, or nobody reads."""
 
-    def __init__(self, request: web.Request, writer: AbstractStreamWriter, patience: float) -> None:
-        """`patience`: for how many seconds the socket may take nothing."""
+    def __init__(self, request: web.Request, writer: AbstractStreamWriter) -> None:
         self._request = request
         self._writer = writer
-        self._patience = patience
         self._said = asyncio.get_running_loop().time()
         self._transport.set_write_buffer_limits(high=0)  # so that `drain` waits until the kernel has everything
         if (connection := request.get_extra_info("socket")) is not None:
@@ -199,13 +196,8 @@ class Watcher:
 
     async def say(self, events: Iterable[bytes]) -> None:
         for piece in _pieces(events):
-            try:
-                async with asyncio.timeout(self._patience):
-                    await self._writer.write(piece)
-                    await self._writer.drain()
-            except TimeoutError as error:
-                cut(self._request)
-                raise ConnectionResetError(f"the client has read nothing for {self._patience:g} s") from error
+            await self._writer.write(piece)
+            await self._writer.drain()  # the listener has told the kernel how long that may take
             self._said = asyncio.get_running_loop().time()
             await asyncio.sleep(0)
 

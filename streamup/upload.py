@@ -70,6 +70,14 @@ LIVE = frozenset({State.OPEN, State.SEALED, State.COMPLETING})
 """States in which bytes or promises are still held; the others are outcomes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What the receipts of an upload come to: `parts` of them, and `stored` bytes without a gap from the beginning."""
+
+    parts: int
+    stored: int
+
+
 @dataclass(slots=True)
 class Upload:
     """One resumable transfer to one key. Positions and sizes in bytes, times in unix seconds.
@@ -83,7 +91,8 @@ class Upload:
     `digests` is what they were found to be, and `hashes` the state of those that run, at the end of each stored part.
     `metadata` is the client's own text, told again as it came. `credential` is whose word is the last one here, and
     `max_bytes` and `overwrite` are what every credential that had one allows. `replaces` is the ETag the key had when
-    `completing` was announced, for the one request that must not be repeated blindly (PutObject).
+    `completing` was announced, for the one request that must not be repeated blindly (PutObject). `told` stands for the
+    receipts of one that has ended and is only told about: there may be thousands.
     """
 
     id: str
@@ -115,6 +124,7 @@ class Upload:
     guards: dict[str, bytes | None] = field(default_factory=dict)
     digests: dict[str, bytes] = field(default_factory=dict)
     hashes: dict[int, str] = field(default_factory=dict)
+    told: Tally | None = None
 
     # -- appends ------------------------------------------------------------------------------------------------
 
@@ -287,8 +297,16 @@ class Upload:
         return self.multipart_id is None and end is not None and end <= self.layout.part(1).size
 
     @property
+    def tally(self) -> Tally:
+        """The parts that the store has confirmed."""
+        return self.told or Tally(len(self.receipts), self._contiguous())
+
+    @property
     def stored(self) -> int:
         """Bytes of the contiguous run of parts that the store has confirmed."""
+        return self.tally.stored
+
+    def _contiguous(self) -> int:
         end, number = 0, 1
         while receipt := self.receipts.get(number):
             end += receipt.size

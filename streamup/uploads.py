@@ -287,8 +287,8 @@ class Uploads:
         left out because there are too many for one list.
         """
         found = {live.upload.id: live.upload for live in self.registry}
-        for record in await self._checkpoint.ended(grant.subject, 100):
-            found.setdefault(record.upload.id, record.upload)  # one that has ended meanwhile is there already
+        for upload in await self._checkpoint.ended(grant.subject, 100):
+            found.setdefault(upload.id, upload)  # one that has ended meanwhile is there already
         own = [upload for upload in found.values() if grant.owns(upload)]
         left_out = max(0, len(own) - MOST_LISTED)
         return own[left_out:], left_out

@@ -174,17 +174,16 @@ async def test_an_upload_that_has_ended_is_told_once(service):
 
 async def test_every_end_is_told(start_service, eager, monkeypatch):  # noqa: ARG001
     monkeypatch.setattr(registry, "UPKEEP_SECONDS", 0.05)
-    service = await start_service(expire_seconds=0.5, files=(disk := FailingDisk()))
-    streams = {}
-    for key in ("cancelled", "expired"):
-        streams[key] = await watched(service, await service.leave(key))
+    service = await start_service(expire_seconds=1.0, files=(disk := FailingDisk()))
+    streams = {"expired": await watched(service, await service.leave("expired"))}
+    client, upload_id = await service.begin("cancelled")
+    streams["cancelled"] = await watched(service, upload_id)
+    assert (await service.ask("DELETE", f"/uploads/{upload_id}")).status == 204
     client, upload_id = await service.begin("failed")
     streams["failed"] = await watched(service, upload_id)
     await streams["failed"].upload(offset=len(START))
     disk.failing = True
     await client.send(chunk(b"more"))
-    cancelled = (await service.document("cancelled"))["id"]
-    assert (await service.ask("DELETE", f"/uploads/{cancelled}")).status == 204
     for state, stream in streams.items():
         last = await stream.upload(state=state)
         assert last["ended"]
@@ -280,7 +279,7 @@ async def test_all_uploads_are_told_after_the_server_and_then_those_that_change(
     changed = await stream.upload(received=len(START) + 4)
     assert changed["offset"] == 0, "nothing is synced for a list"
     await service.ask("PUT", "/objects/short", b"begins and ends between two looks")
-    assert (await stream.upload(key="short"))["state"] == "complete"
+    await stream.upload(key="short", state="complete")
     assert (await service.ask("DELETE", f"/uploads/{changed['id']}")).status == 204
     await stream.upload(key="live", state="cancelled")
     service.uploader.available = False

@@ -100,7 +100,7 @@ def fronts(bucket, tmp_path_factory) -> Iterator[dict[str, Front]]:
     places = {
         "unbuffered": (plain, UNBUFFERED, "/"),
         "buffered": (plain, "proxy_request_buffering on;", "/"),
-        "collecting": (plain, "proxy_buffering on;", "/"),
+        "collecting": (plain, "proxy_buffering on; proxy_http_version 1.0;", "/"),
         "not trusted": (plain, X_FORWARDED + PREFIX, "/files/"),
         "x-forwarded": (trusting, X_FORWARDED, "/"),
         "x-forwarded, prefix": (trusting, X_FORWARDED + PREFIX, "/files/"),
@@ -284,7 +284,7 @@ def test_a_client_killed_within_an_append_goes_on(fronts, bucket, key, protocol)
 
 
 def test_events_are_passed_on_as_they_come(fronts, key):
-    """Also by an nginx that collects answers, as it does unless it is told not to."""
+    """Also by an nginx that asks by HTTP/1.0 and collects answers, as it does unless it is told not to."""
     front = fronts["collecting"]
     assert front.ask("PUT", f"/objects/{key}", {"Upload-Complete": "?0"}, b"kept").status == 201
     connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=10)

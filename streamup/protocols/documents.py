@@ -23,7 +23,7 @@ def object_document(upload: Upload) -> dict[str, object]:
         "etag": stored.etag if stored else None,
         "checksum": dict(stored.checksums) if stored else None,
         "checksum_type": stored.checksum_type if stored else None,
-        "parts": len(upload.receipts) or (1 if upload.size else 0),
+        "parts": upload.tally.parts or (1 if upload.size else 0),
         "upload": upload.id,
     }
     return document | ({"digest": digests} if digests else {})
