@@ -19,6 +19,7 @@ from wire import ALL, Wire, answer, deaf, error, reset, silent, store_at
 from streamup import errors
 from streamup.object_options import ObjectOptions, ObjectRules
 from streamup.stores import NO_KEY, Checksum, ObjectMeta, PartBody, Receipt
+from streamup.stores.bodies import PIECE_BYTES
 from streamup.stores.part_reader import SLICE, PartReader
 from streamup.stores.profiles import PROFILES, UNKNOWN, recognise
 from streamup.stores.s3 import Deadlines
@@ -722,10 +723,21 @@ async def test_bytes_that_end_early_or_stay_away_ask_for_another_attempt(wire):
         await silent(reader, writer)
 
     wire.answers += [short, stalled, error_at(403, "AccessDenied"), error_at(503, "SlowDown")]
+    unavailable = errors.StoreUnavailable
+    kinds = [(unavailable, b"abc"), (unavailable, b""), (errors.AccessDenied, b""), (errors.StoreThrottled, b"")]
     async with store_at(wire, deadlines=Deadlines(stall=0.2)) as store:
-        for kind in (errors.StoreUnavailable, errors.StoreUnavailable, errors.AccessDenied, errors.StoreThrottled):
+        for kind, came in kinds:
+            taken = bytearray()
             with pytest.raises(kind):
-                await pieces(store)
+                await store.read("k", 0, 6, '"e"', taken.extend)
+            assert taken == came
+
+
+async def test_pieces_end_where_the_blocks_of_a_file_do(store, wire):
+    wire.answers.append(span("x" * (PIECE_BYTES + 30), PIECE_BYTES - 10))
+    sizes = []
+    await store.read("k", PIECE_BYTES - 10, 2 * PIECE_BYTES + 20, '"e"', lambda piece: sizes.append(len(piece)))
+    assert sizes == [10, PIECE_BYTES, 20]
 
 
 async def test_who_leaves_a_read_does_not_wait_for_the_store(wire):
@@ -738,14 +750,14 @@ async def test_who_leaves_a_read_does_not_wait_for_the_store(wire):
         await silent(reader, writer)
 
     async def stalled(reader, writer):
-        writer.write(span("x" * MIB).removesuffix(b"x" * (MIB // 2)))
+        writer.write(span("x" * 2 * PIECE_BYTES).removesuffix(b"x" * (PIECE_BYTES // 2)))
         await silent(reader, writer)
 
     wire.answers += [unanswered, stalled]
     async with store_at(wire) as store:
         for reached in (arrived, taken):
             notice = partial(loop.call_soon_threadsafe, taken.set)
-            reading = asyncio.create_task(store.read("k", 0, MIB, '"e"', lambda _, notice=notice: notice()))
+            reading = asyncio.create_task(store.read("k", 0, 2 * PIECE_BYTES, '"e"', lambda _, notice=notice: notice()))
             async with asyncio.timeout(5):
                 await reached.wait()
                 reading.cancel()

@@ -129,7 +129,7 @@ class Download:
 class Arriving:
     """A span on its way into the file, and through its digests: nothing is read again for them. Threads take turns.
 
-    Pieces are gathered to blocks, which is a copy more, and pays well (`BLOCK_BYTES`).
+    Pieces that are smaller than a block are gathered to one: a copy costs less than the page cache (`BLOCK_BYTES`).
     """
 
     def __init__(self, span: tuple[int, int], wanted: Iterable[tuple[str, int, int]], partial: Partial) -> None:
@@ -145,23 +145,30 @@ class Arriving:
         self._passing.update(position, piece)
         while piece:
             room = BLOCK_BYTES - self.claimed.end % BLOCK_BYTES - self._gathered
-            start, self._gathered = self._gathered, self._gathered + min(room, len(piece))
-            self._block[start : self._gathered], piece = piece[:room], piece[room:]
-            if self._gathered == start + room or self.claimed.end + self._gathered == self._end:
-                self._write()
+            if not self._gathered and len(piece) >= room:
+                self._write(piece[:room])
+            else:
+                start, self._gathered = self._gathered, self._gathered + min(room, len(piece))
+                self._block[start : self._gathered] = piece[:room]
+                if self._gathered == start + room or self.claimed.end + self._gathered == self._end:
+                    self._flush()
+            piece = piece[room:]
         if time.monotonic() - self._noted > NOTE_SECONDS:
             self.note()
 
-    def _write(self) -> None:
-        data, position = self._block[: self._gathered], self.claimed.end
+    def _flush(self) -> None:
+        self._write(self._block[: self._gathered])
+        self._gathered = 0
+
+    def _write(self, data: memoryview) -> None:
+        position = self.claimed.end
         self._partial.write(data, position)
         self.claimed = Claimed(self.claimed.start, position + len(data), crc64nvme(data, self.claimed.crc64nvme))
-        self._gathered = 0
 
     def note(self) -> None:
         """So that an attempt which comes after this one need not ask for it again."""
         self._noted = time.monotonic()
-        self._write()
+        self._flush()
         if self.claimed.end > self.claimed.start:
             self._partial.note(self.claimed)
 

@@ -143,7 +143,9 @@ class StoreLimits:
 
 
 Take = Callable[[memoryview], object]
-"""Takes bytes as they come. It may be called in a thread, and what it raises ends the reading."""
+"""Takes bytes as they come, and keeps none: their memory is used again. It may be called in a thread, and what it
+raises ends the reading.
+"""
 
 
 class ObjectStore(Protocol):

@@ -320,7 +320,7 @@ class S3Store:
         with closing(body):
             _check_span(answer, start, end, etag)
             async with _translated("get_object", None):
-                given = await pour(body, end - start, take)
+                given = await pour(body, start, end - start, take)
         if given < end - start:
             raise StoreUnavailable(f"get_object: the bytes end at {start + given}, before {end}")
 
