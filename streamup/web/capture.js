@@ -10,6 +10,7 @@ const TYPES = [
 const AUDIO_BITS = 128_000; // Opus and AAC are transparent for speech far below, and for music about there
 const FRAMES = 30; // a second
 const BITS_OF_A_PIXEL = 0.075; // of VP9 in real time: text on a screen stays sharp. 1080p: 4.7 Mbit/s
+const PICTURE = { frameRate: FRAMES, width: { max: 1920 }, height: { max: 1080 } }; // more is too much for most encoders
 const LEAST_BITS = 1_000_000;
 const MOST_BITS = 10_000_000;
 
@@ -73,7 +74,7 @@ export class Capture {
       return new Capture([await navigator.mediaDevices.getUserMedia({ video: picture, audio: sound })]);
     }
     // First, since it may only be asked for just after a click.
-    const screen = await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: FRAMES }, audio: true });
+    const screen = await navigator.mediaDevices.getDisplayMedia({ video: PICTURE, audio: true, systemAudio: "include" });
     if (!sound) return new Capture([screen]);
     try {
       return new Capture([screen, await navigator.mediaDevices.getUserMedia({ audio: sound })]);

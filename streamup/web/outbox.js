@@ -14,6 +14,8 @@ const MOST_CHUNKS = 8; // of those in memory, so that no append copies all of th
 /** An answer that has not come for so long does not come. The server gives its store a minute (--store-timeout). */
 const ANSWERED_MILLISECONDS = 75_000;
 
+const STRANGE = "What has answered is not the server. Does this network ask you to sign in?";
+
 const GONE = [404, 410];
 
 export class Outbox {
@@ -166,6 +168,7 @@ export class Outbox {
     const from = record.safe - chunks[0].offset;
     const body = new Blob(chunks.map(({ bytes }) => bytes)).slice(from, from + MOST_BYTES);
     const { offset } = await this.#server.append(record.upload, record.safe, body);
+    if (!(offset >= record.safe)) throw new Refused(0, STRANGE); // an offset never falls
     this.#failed = 0;
     await this.#safe(offset);
   }
@@ -267,7 +270,14 @@ async function within(answer) {
   const end = new Promise((_, reject) => {
     timer = setTimeout(() => reject(new Refused(0, "The server does not answer.")), ANSWERED_MILLISECONDS);
   });
-  return await Promise.race([answer, end]).finally(() => clearTimeout(timer));
+  try {
+    return await Promise.race([answer, end]);
+  } catch (error) {
+    if (error instanceof Refused && error.status >= 400) throw error;
+    throw error instanceof SyntaxError || error.status ? new Refused(0, STRANGE) : error;
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 function aborted(signal) {

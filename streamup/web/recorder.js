@@ -48,7 +48,7 @@ export async function start(theServer, thePage) {
   addEventListener("beforeunload", (event) => {
     if (media || [...rows.keys()].some((box) => box.unkept > 0)) event.preventDefault();
   });
-  addEventListener("pagehide", letGo);
+  document.addEventListener("visibilitychange", stayAwake); // a page that is hidden loses its lock
   setInterval(() => media && show(), TICK_MILLISECONDS);
   $("recording-name").value = freshName();
   const obstacle = capture.obstacle();
@@ -58,6 +58,7 @@ export async function start(theServer, thePage) {
   if (obstacle) return;
   if (!capture.screens()) $("source-camera").checked = $("source-screen").disabled = true;
   navigator.mediaDevices.addEventListener("devicechange", listDevices);
+  await openRecordings();
   await listDevices();
   show();
   await takeUp();
@@ -195,7 +196,15 @@ function run(box, mimeType) {
   };
   [media, outbox, clock] = [recorder, box, time];
   recorder.start(SLICE_MILLISECONDS);
+  stayAwake();
   show();
+}
+
+/** A phone that switches its screen off ends what its camera records. */
+async function stayAwake() {
+  if (!media || document.hidden) return;
+  const awake = await navigator.wakeLock?.request("screen").catch(() => null); // as to an almost empty battery
+  media?.addEventListener("stop", () => awake?.release());
 }
 
 function pause() {
@@ -257,14 +266,18 @@ class Clock {
 
 // -- what was recorded before --------------------------------------------------------------------------------------------
 
-/** Finish what an earlier page has left, unless another one is at it; then when that one has gone. */
-async function takeUp() {
+async function openRecordings() {
   try {
     recordings = await Recordings.open(server);
   } catch (error) {
     if (!(error instanceof DOMException)) throw error;
-    return tell("This browser keeps nothing for this page: what is not sent when the page is left is lost.");
+    tell("This browser keeps nothing for this page: what is not sent when the page is left is lost.");
   }
+}
+
+/** Finish what an earlier page has left, unless another one is at it; then when that one has gone. */
+async function takeUp() {
+  if (!recordings) return;
   for (const { id } of await recordings.all()) {
     hold(id, async () => {
       const record = await recordings.get(id);
