@@ -279,7 +279,7 @@ def _ask(server: str, token: str | None, question: Callable[[Client], Awaitable[
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls(server: str, token: str | None, *, everything: bool, as_json: bool) -> None:
     """List unfinished and failed uploads."""
-    uploads, left_out = _ask(server, token, lambda client: client.uploads())
+    uploads = _ask(server, token, lambda client: client.uploads())
     shown = [u for u in uploads if everything or u["state"] not in ("complete", "cancelled", "expired")]
     if as_json:
         click.echo(json.dumps(shown, indent=2))
@@ -287,8 +287,6 @@ def ls(server: str, token: str | None, *, everything: bool, as_json: bool) -> No
         click.echo(uploads_table(shown))
     else:
         click.echo("No uploads." if everything else "No unfinished uploads.", err=True)
-    if left_out:
-        click.echo(f"{left_out} older ones are not listed; `streamup status ID` shows each.", err=True)
 
 
 @main.command()

@@ -49,7 +49,7 @@ from streamup.protocols import (
     Watch,
     fields,
 )
-from streamup.protocols.documents import parts_document
+from streamup.protocols.documents import list_document, parts_document
 from streamup.reports import reporting
 from streamup.routes import OBJECT
 from streamup.stores import SSE_C, ObjectStore, StoredObject
@@ -95,8 +95,8 @@ class Handlers:
                 return await self._look_at_key(key, exchange.head, grant)
             case Look(upload_id=str(upload_id)):
                 return await self._look_at_upload(upload_id, exchange.head, grant)
-            case Look():
-                return await self._list(grant)
+            case Look(before=before):
+                return await self._list(grant, before)
             case Watch(upload_id=upload_id):
                 return await self._events.stream(exchange.request, upload_id, grant, exchange.head.arrived)
             case Fetch():
@@ -244,10 +244,11 @@ class Handlers:
             headers["Upload-Complete"] = "?1" if upload.state is State.COMPLETE else "?0"
         return answers.json(document, headers=headers)
 
-    async def _list(self, grant: Grant) -> web.Response:
-        uploads, left_out = await self._uploads.look_all(grant)
+    async def _list(self, grant: Grant, before: tuple[float, str] | None) -> web.Response:
+        uploads, left_out = await self._uploads.look_all(grant, before)
         documents = [self._uploads.document(upload) for upload in uploads]
-        return answers.json({"uploads": documents, "left_out": left_out}, headers={"Cache-Control": "no-store"})
+        document = list_document(documents, uploads[0] if uploads else None, left_out)
+        return answers.json(document, headers={"Cache-Control": "no-store"})
 
     async def _fetch(self, intent: Fetch, head: RequestHead, grant: Grant) -> web.Response:
         if not self._config.downloads:

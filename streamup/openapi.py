@@ -87,6 +87,7 @@ PARAMETERS: Mapping[str, Json] = {"key-to-create": KEY_TO_CREATE} | {
         _parameter(
             "upload-complete", "query", "As the field `Upload-Complete`, for who has no headers.", _one_of("0", "1")
         ),
+        _parameter("before", "query", "`next` of a list: those that come before it.", _text(r"\d+\.\d+-[0-9A-Za-z]+")),
         _parameter("upload-incomplete", "query", "Its inverse, of interop version 3.", _one_of("0", "1")),
         # where a body belongs, and whether it is all
         _parameter(
@@ -327,8 +328,9 @@ SCHEMAS: Mapping[str, Json] = {
         {
             "uploads": {"type": "array", "items": _ref("schemas", "Upload")},
             "left_out": {**_COUNT, "description": "The oldest of those that live, if there are too many for one list."},
+            "next": {**_MAYBE, "description": "What `before` asks for those; null if there are none."},
         },
-        example={"uploads": [_EXAMPLE_UPLOAD], "left_out": 0},
+        example={"uploads": [_EXAMPLE_UPLOAD], "left_out": 1, "next": "1763812800.25-0f9d8c7b6a5f4e3d"},
     ),
     "Server": _object(
         {
@@ -611,8 +613,9 @@ PATHS: Mapping[str, Json] = {
         "get": _operation(
             "listUploads",
             "One's uploads: those that live, and the endings of the last day",
-            {200: _answer("The newest 300.", ("Cache-Control",), "Uploads")},
+            {200: _answer("The newest 300, or the 300 before.", ("Cache-Control",), "Uploads")},
             (*_DOOR, 507),
+            parameters=("before",),
             description="It stops nobody.",
         ),
         "options": _discover("discoverUploads"),

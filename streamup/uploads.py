@@ -282,14 +282,19 @@ class Uploads:
         """Raises `CheckpointError` if what happens to uploads cannot be recorded now."""
         await self._checkpoint.require_writable()
 
-    async def look_all(self, grant: Grant) -> tuple[list[Upload], int]:
+    async def look_all(self, grant: Grant, before: tuple[float, str] | None = None) -> tuple[list[Upload], int]:
         """One's own live uploads, oldest first, then those that ended last; and how many live ones, the oldest, are
-        left out because there are too many for one list.
+        left out because there are too many for one list. `before`: those live ones that are older than this.
         """
-        found = {live.upload.id: live.upload for live in self.registry}
-        for upload in await self._checkpoint.ended(grant.subject, 100):
-            found.setdefault(upload.id, upload)  # one that has ended meanwhile is there already
-        own = [upload for upload in found.values() if grant.owns(upload)]
+        lives = (live.upload for live in self.registry if grant.owns(live.upload))
+        aged = sorted(((upload.created, upload.id), upload) for upload in lives)
+        if before is not None:
+            own = [upload for place, upload in aged if place < before]
+        else:
+            found = {upload.id: upload for _, upload in aged}
+            for upload in await self._checkpoint.ended(grant.subject, 100):
+                found.setdefault(upload.id, upload)  # one that has ended meanwhile is there already
+            own = [upload for upload in found.values() if grant.owns(upload)]
         left_out = max(0, len(own) - MOST_LISTED)
         return own[left_out:], left_out
 

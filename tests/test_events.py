@@ -72,8 +72,9 @@ class Stream:
 
     async def _more(self) -> bool:
         """One more chunk; False at the end."""
-        size = int(await self.client.reader.readline(), 16)
-        self.text += (await self.client.reader.readexactly(size + 2))[:-2]
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            size = int(await self.client.reader.readline(), 16)
+            self.text += (await self.client.reader.readexactly(size + 2))[:-2]
         return size > 0
 
     async def next(self, seconds: float = PATIENCE_SECONDS) -> tuple[str, dict[str, Any]]:

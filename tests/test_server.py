@@ -954,7 +954,7 @@ async def test_an_upload_as_json(service):
     assert (answer.offset, answer.headers["upload-complete"]) == (len(START), "?0")
     found = answer.json
     part = found.pop("parts")[0]
-    assert (await service.ask("GET", "/uploads")).json == {"uploads": [found], "left_out": 0}
+    assert (await service.ask("GET", "/uploads")).json == {"uploads": [found], "left_out": 0, "next": None}
     created, expires = (datetime.fromisoformat(found.pop(name)) for name in ("created", "expires"))
     assert created < datetime.now(UTC) < expires
     assert (part["number"], part["size"]) == (1, PART_BYTES)
@@ -976,13 +976,19 @@ async def test_an_upload_as_json(service):
     }
 
 
-async def test_a_list_has_the_newest_uploads_and_says_how_many_it_has_not(service, monkeypatch):
+async def test_a_list_has_the_newest_uploads_and_tells_where_the_others_are(service, monkeypatch):
     monkeypatch.setattr(uploads, "MOST_LISTED", 3)
     await service.ask("PUT", "/objects/complete", b"body")
-    for number in range(4):
+    for number in range(8):
         await service.ask("PUT", f"/objects/{number}", b"x", {"Upload-Complete": "?0"})
-    found = (await service.ask("GET", "/uploads")).json
-    assert (["2", "3", "complete"], 2) == ([upload["key"] for upload in found["uploads"]], found["left_out"])
+    pages, target = [], "/uploads"
+    while target:
+        found = (await service.ask("GET", target)).json
+        pages.append(([upload["key"] for upload in found["uploads"]], found["left_out"]))
+        target = found["next"] and f"/uploads?before={found['next']}"
+    assert pages == [(["6", "7", "complete"], 6), (["3", "4", "5"], 3), (["0", "1", "2"], 0)]
+    for wrong in ("7", "1.5-", "x-1", "1.5-a-b"):
+        refused(await service.ask("GET", f"/uploads?before={wrong}"), 400)
 
 
 async def test_a_complete_upload_as_json(service):

@@ -197,11 +197,17 @@ class Client:
 
     # -- looking, ending ----------------------------------------------------------------------------------------
 
-    async def uploads(self) -> tuple[list[Upload], int]:
-        """The newest uploads the credential may see, and how many others there are."""
-        async with self._request("GET", self._uploads) as response:
-            found = await response.json()
-            return found["uploads"], found.get("left_out", 0)
+    async def uploads(self) -> list[Upload]:
+        """The uploads that the credential may see: those that live, oldest first, and the last that have ended."""
+        listed: list[Upload] = []
+        url = self._uploads
+        while True:
+            async with self._request("GET", url) as response:
+                found = await response.json()
+            listed = found["uploads"] + listed  # each list has what comes before the last one
+            if not (place := found.get("next")):
+                return listed
+            url = self._uploads.with_query(before=place)
 
     async def find(self, name: str) -> Upload:
         """The upload with this id, or the one that goes to this key: the unfinished one, if there are several."""
@@ -210,15 +216,10 @@ class Client:
                 if response.status == 200:  # noqa: PLR2004 - 404 is the only other one
                     upload: Upload = await response.json()
                     return upload
-        listed, left_out = await self.uploads()
-        found = [upload for upload in listed if upload["key"] == name]
+        found = [upload for upload in await self.uploads() if upload["key"] == name]
         found = [upload for upload in found if upload["state"] in _UNFINISHED] or found
         if len(found) == 1:
             return await self.find(found[0]["id"])
-        if not found and left_out:
-            raise ClientError(
-                f"No upload has the id {name!r}, nor this key among the newest {len(listed)}. Name it by its id."
-            )
         if not found:
             raise ClientError(f"No upload has the id or the key {name!r}. `streamup ls --all` shows them.")
         ids = ", ".join(upload["id"] for upload in found)

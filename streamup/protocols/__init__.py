@@ -164,10 +164,13 @@ class Inspect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """Ask without disturbing anybody: one upload, or what is under a key."""
+    """Ask without disturbing anybody: one upload, what is under a key, or a list (`before`: of what began before that
+    time, and of what began then of the ids before that one).
+    """
 
     key: str | None = None
     upload_id: str | None = None
+    before: tuple[float, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

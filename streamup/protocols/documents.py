@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from json import dumps
 
@@ -52,6 +52,12 @@ def upload_document(
         "ended": _time(upload.ended),
         "object": object_document(upload) if upload.state not in LIVE and upload.stored_object else None,
     }
+
+
+def list_document(documents: Sequence[Mapping[str, object]], first: Upload | None, left_out: int) -> dict[str, object]:
+    """A list; `left_out` that are older than its `first` are to be asked for with `next`."""
+    place = f"{first.created!r}-{first.id}" if first and left_out else None
+    return {"uploads": documents, "left_out": left_out, "next": place}
 
 
 def event(name: str, document: Mapping[str, object]) -> bytes:

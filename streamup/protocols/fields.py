@@ -59,6 +59,9 @@ _DIRECTIVES = re.compile(
 _PRESENTATION = re.compile(rf'{_TOKEN}[ \t]*+(?:;(?:[^"]|{_QUOTED})*+)?+')
 """RFC 6266, 4.1, but for values that should be quoted and are not: file names with spaces are common."""
 
+_PLACE = re.compile(r"([0-9]{1,12}\.[0-9]{1,9})-([0-9A-Za-z]{1,64})")
+"""Of an upload in a list: when it began, and its id."""
+
 _WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 """RFC 9110, 12.4.2."""
 
@@ -317,6 +320,16 @@ def policy(head: RequestHead) -> Policy | None:
     if value is not None:
         raise BadRequest(f"?interrupted={value} is unknown. Use {', '.join(get_args(Policy))}.")
     return None
+
+
+def before(head: RequestHead) -> tuple[float, str] | None:
+    """`?before=`: where in a list the one before it ended (`documents.list_document`). Raises `BadRequest`."""
+    text = head.query.get("before")
+    if text is None:
+        return None
+    if not (found := _PLACE.fullmatch(text)):
+        raise BadRequest("`before` is what `next` of a list says, as it is.")
+    return float(found[1]), found[2]
 
 
 def prefers_json(head: RequestHead) -> bool:

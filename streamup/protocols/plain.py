@@ -108,7 +108,7 @@ def _look(head: RequestHead) -> Intent:
         case "GET" if head.events:
             return Watch(upload_id=head.upload_id)
         case "GET":
-            return Look(upload_id=head.upload_id)
+            return Look(upload_id=head.upload_id, before=fields.before(head))
         case "OPTIONS":
             return Discover()
         case method:
