@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from streamup.client import Client, ClientError
     from streamup.client.live import Outcome, Piped, Source
     from streamup.client.pipe import Pipe
-    from streamup.client.pushes import Outcome as FileOutcome
+    from streamup.client.pushes import FileOutcome
 
 PARALLEL = 2
 """Files at a time: the second one fills the pauses of the first, and each of them gets on."""
@@ -224,7 +224,7 @@ def _files_and_destination(words: Sequence[str], server: str) -> tuple[Sequence[
 
 def _files(sources: Sequence[str], destination: Destination, terms: Terms, *, parallel: int, afresh: bool) -> NoReturn:
     """Push files, and end with the exit code that tells what has become of all of them."""
-    from streamup.client.pushes import Pushes  # noqa: PLC0415 - as `cli` says
+    from streamup.client.pushes import FileOutcome, Pushes  # noqa: PLC0415 - as `cli` says
     from streamup.client.unfinished import Notes, state_directory  # noqa: PLC0415 - as above
 
     try:
@@ -247,8 +247,10 @@ def _files(sources: Sequence[str], destination: Destination, terms: Terms, *, pa
     except asyncio.CancelledError:
         raise Interruption("Interrupted. The same command goes on where this ended.") from None
     finally:
-        for outcome in outcomes if terms.as_json else ():
-            click.echo(json.dumps(_told(outcome)))
+        if terms.as_json:
+            known = {outcome.path for outcome in outcomes}
+            open_ = (FileOutcome(*one, error="Interrupted.", again=True) for one in pairs if one[0] not in known)
+            click.echo("\n".join(json.dumps(_told(outcome)) for outcome in (*outcomes, *open_)))
     if left:
         lines.say(f"{left} more {'file was' if left == 1 else 'files were'} not begun.")
     failed = [outcome.again for outcome in outcomes if outcome.pushed is None]
@@ -257,7 +259,7 @@ def _files(sources: Sequence[str], destination: Destination, terms: Terms, *, pa
 
 def _told(outcome: FileOutcome) -> dict[str, Any]:
     """What has become of a file, for programs."""
-    about, pushed = {"name": outcome.path, "key": outcome.destination.key}, outcome.pushed
+    about, pushed = {"file": outcome.path, "key": outcome.destination.key}, outcome.pushed
     if pushed is None:
         return {"phase": "failed", **about, "error": outcome.error, "again": outcome.again}
     numbers = {"size": pushed.size, "resumed": pushed.resumed, "seconds": round(pushed.seconds, 3)}

@@ -216,6 +216,64 @@ async def test_another_destination_is_another_upload(site, file):
     assert len(site.noted()) == 1
 
 
+async def test_what_is_all_at_the_server_is_waited_for(site, file, monkeypatch):
+    monkeypatch.setattr(Note, "remove", lambda _: None)
+    await site.run(file)
+    look, states = Client.look, ["sealed", "completing"]
+
+    async def slow(client, upload_id):
+        return await look(client, upload_id) | ({"state": states.pop(0)} if states else {})
+
+    monkeypatch.setattr(Client, "look", slow)
+    assert (await site.run(file)).resumed == len(BODY)
+    states += ["sealed"] * 9
+    monkeypatch.setattr(push_module, "SETTLE_SECONDS", 0)
+    with pytest.raises(Interrupted, match=r"Every byte is safe at the server.*streamup status"):
+        await site.run(file)
+
+
+async def test_what_the_server_refuses_is_no_reason_to_begin_anew(site, file, monkeypatch):
+    await site.interrupted(file)
+
+    async def refuse(*_):
+        raise ClientError("no", status=403)
+
+    for name, options in (("look", {}), ("cancel", {"afresh": True})):
+        with monkeypatch.context() as patch:
+            patch.setattr(Client, name, refuse)
+            with pytest.raises(ClientError, match="no"):
+                await site.run(file, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr("streamup.client.sending.Sending.seal", refuse)
+        with pytest.raises(ClientError, match="no"):
+            await site.run(file)
+    assert len(site.noted()) == 1
+    assert (await site.run(file)).resumed
+
+
+def part(number, size, data=None):
+    return {"number": number, "size": size} | ({} if data is None else {"crc64nvme": crc(data)})
+
+
+def test_what_the_server_tells_of_parts():
+    spans = push_module._spans([part(1, 10, b"a"), part(2, 5), part(4, 1)], 30)
+    assert [span for span, _ in spans] == [(0, 10), (10, 15), (15, 30)]
+    assert [told is not None for _, told in spans] == [True, False, False]
+    assert [span for span, _ in push_module._spans([part(1, 10)], 9)] == [(0, 9)]
+    for wrong in ([1], [{}], [{"number": 1, "size": "x"}], [part(1, 1) | {"crc64nvme": 1}]):
+        with pytest.raises(ClientError, match="Is this a streamup server"):
+            push_module._spans(wrong, 9)
+
+
+def test_what_the_server_tells_of_an_object():
+    parts = [part(1, 3, b"abc"), part(2, 2, b"de")]
+    whole = {"checksum": {"crc64nvme": crc(b"abcde")}}
+    for told in (whole | {"size": 5}, {"checksum": {"sha256": "x-2"}}, {"checksum": None}):
+        assert push_module._crc_of({"object": told, "parts": parts}) == crc64nvme(b"abcde")
+    for parts in ([], [part(1, 3)], [1]):
+        assert push_module._crc_of({"object": {"checksum": None}, "parts": parts}) is None
+
+
 # What changes meanwhile
 
 
@@ -243,6 +301,13 @@ async def test_a_file_that_changes_while_it_is_sent_is_not_completed(site, file,
     with pytest.raises(TransferError, match="nothing was completed"):
         await site.run(file)
     assert site.service.data("k") is None
+
+
+async def test_a_file_that_ends_early_is_noticed(file):
+    with LocalFile.open(str(file)) as opened:
+        opened.length += 1
+        with pytest.raises(TransferError, match="ends at byte"):
+            await opened.read(len(BODY))
 
 
 async def test_what_is_no_file_is_told_the_way(site, tmp_path):
@@ -399,6 +464,12 @@ async def test_each_file_has_its_outcome(site, tmp_path):
     assert [one.again for one in outcomes if one.error] == [False, False]
 
 
+async def test_a_file_that_somebody_else_pushes_may_go_later(site, file):
+    with site.notes.open(str(file), site.to("k")):
+        outcomes, _ = await push_all(site, [(file, site.to("k"))])
+    assert [(one.again, "is pushing it" in one.error) for one in outcomes] == [(True, True)]
+
+
 async def test_what_holds_for_all_is_asked_once(start_service, notes, file):
     service = await start_service(api_key_sha256=(hashlib.sha256(b"k" * 16).digest(),))
     site = Site(service, notes)
@@ -409,6 +480,30 @@ async def test_what_holds_for_all_is_asked_once(start_service, notes, file):
     nowhere = Destination("http://127.0.0.1:9", "k")
     outcomes, left = await push_all(site, [(file, nowhere)] * 9, parallel=1)
     assert (len(outcomes), left, outcomes[0].again) == (1, 8, True)
+
+
+async def test_a_server_that_says_later_is_asked_again(site, file, monkeypatch):
+    answers = [ClientError("later", again=True, status=503)] * 3
+    for name in ("create", "look"):
+        ask = getattr(Client, name)
+
+        async def busy(client, *args, _ask=ask, **options):
+            if answers:
+                raise answers.pop()
+            return await _ask(client, *args, **options)
+
+        monkeypatch.setattr(Client, name, busy)
+    await site.run(file)
+    assert (answers, site.service.data("k")) == ([], BODY)
+    with site.notes.open(str(file), site.to("k")) as note:
+        note.write(begun(file, (await site.service.ask("GET", "/uploads")).json["uploads"][0]["id"]))
+    answers += [ClientError("later", again=True, status=503)] * 3
+    assert (await site.run(file)).resumed == len(BODY)
+    with site.notes.open(str(file), site.to("k")) as note:
+        note.write(begun(file))
+    answers += [ClientError("nobody there", again=True)] * 3
+    with pytest.raises(ClientError, match="nobody"):  # who has never answered is not waited for
+        await site.run(file)
 
 
 async def test_a_server_that_is_not_streamup_is_called_that(wire, notes, file):

@@ -86,8 +86,8 @@ def test_one_file_has_the_key_of_the_url_and_json_tells_all_of_it(server, bucket
     path = user.file("film.mp4", DATA)
     told = lines(user.push(path, server.object("one/caf%C3%A9.mp4"), "--json"))[-1]
     assert stored(server, bucket, "one/café.mp4") == DATA
-    found = {name: told[name] for name in ("phase", "name", "key", "size", "resumed", "checksum")}
-    expected = {"phase": "done", "name": str(path), "key": "one/café.mp4", "size": len(DATA), "resumed": 0}
+    found = {name: told[name] for name in ("phase", "file", "key", "size", "resumed", "checksum")}
+    expected = {"phase": "done", "file": str(path), "key": "one/café.mp4", "size": len(DATA), "resumed": 0}
     assert found == {**expected, "checksum": {"crc64nvme": checksum(DATA)}}
     assert told["etag"] == server.ask("HEAD", "/objects/one/caf%C3%A9.mp4").headers["ETag"]
     assert told["seconds"] > 0
@@ -134,8 +134,9 @@ def test_ctrl_c_ends_in_order_and_the_same_command_goes_on(server, bucket, user,
     network = between(server.ports[0])
     paths = [user.file(f"{number}.bin", content(3 * PART, seed=number)) for number in range(3)]
     words = (*paths, f"{network.url}/objects/stopped/")
-    code, out, err = begin_and_stop(user, network, words, signal.SIGINT)
-    assert (code, out) == (3, b"")
+    code, out, err = begin_and_stop(user, network, (*words, "--json"), signal.SIGINT)
+    told = [json.loads(line) for line in out.splitlines()][-3:]
+    assert (code, [(line["file"], line["again"]) for line in told]) == (3, [(str(path), True) for path in paths])
     assert err == "error: Interrupted. The same command goes on where this ended.\n"
     assert len(user.notes()) == 2
     ran = user.push(*words)
@@ -181,7 +182,7 @@ def test_two_of_the_same_file_do_not_fight(server, user, between):
 def test_each_kind_of_end_has_its_code(server, bucket, user):
     good, missing = user.file("good", b"x"), user.home / "missing"
     ran = user.push(good, missing, server.object("ends/"), "--json")
-    told = {line["name"]: line for line in lines(ran) if line["phase"] in ("done", "failed")}
+    told = {line["file"]: line for line in lines(ran)[-2:]}
     assert (ran.code, told[str(good)]["phase"], told[str(missing)]["again"]) == (1, "done", False)
     assert stored(server, bucket, "ends/good") == b"x"
     ran = user.push(good, "http://127.0.0.1:9/objects/k")

@@ -199,13 +199,14 @@ class Push:
         self._say("what was sent before is given up. A new upload begins.")
 
     async def _insist(self, ask: Callable[[], Awaitable[T]], progress: Progress) -> T:
-        """The answer, as soon as there is one."""
-        until = time.monotonic() + self._first_patience
+        """The answer, as soon as there is one; with the patience of `Sending`."""
+        began = time.monotonic()
         while True:
             try:
                 answer = await ask()
             except ClientError as error:
-                if not error.again or time.monotonic() > until:
+                patience = self._first_patience if error.status is None else self._patience
+                if not error.again or time.monotonic() > began + patience:
                     raise
                 progress.waiting = f"waiting: {error}"
                 await asyncio.sleep(LOOK_SECONDS * random.uniform(0.5, 1))  # noqa: S311 - spreads retries
@@ -234,8 +235,6 @@ class Push:
         if note.known is None or not note.known.identity.same(file.identity):
             raise TransferError(sent)
         offset = await self._insist(lambda: self._client.offset(upload["id"]), progress)
-        if offset > file.length:
-            raise TransferError(sent)
         spans = _spans(upload["parts"], offset)
         with Hashing(file.descriptor) as hashing:
             progress.follow("comparing", lambda: (hashing.done, hashing.planned))

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from streamup.client.destination import Destination
@@ -18,7 +19,7 @@ from streamup.errors import Interrupted, TransferError
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class FileOutcome:
     """How it ended with one file: `pushed`, or an `error`; `again`: the same command may go on."""
 
     path: str
@@ -37,7 +38,7 @@ class Pushes:
         token: str | None,
         notes: Notes,
         show: Lines,
-        report: Callable[[Outcome], None],
+        report: Callable[[FileOutcome], None],
         *,
         parallel: int,
         afresh: bool = False,
@@ -77,23 +78,23 @@ class Pushes:
 
     async def _push(
         self, client: Client, display: Display, whole: Progress | None, path: str, destination: Destination
-    ) -> Outcome:
+    ) -> FileOutcome:
         met = any(push.reached for push in self._begun)
         push = Push(client, self._notes, path, destination, met=met, say=self._show.say, **self._options)
         self._begun.append(push)
-        progress = display.begin(path, _size(path), "beginning")
+        progress = display.begin(PurePath(path).name, _size(path), "beginning")
         try:
             pushed = await push.run(progress, whole.skip if whole else lambda _: None)
         except ClientError as error:
-            self._hopeless = self._hopeless or error.status == 401 or (error.again and not met)  # noqa: PLR2004
-            return Outcome(path, destination, error=str(error), again=error.again)
+            self._hopeless = self._hopeless or error.status == 401 or (error.again and not (met or error.status))  # noqa: PLR2004
+            return FileOutcome(path, destination, error=str(error), again=error.again)
         except Interrupted as error:
-            return Outcome(path, destination, error=str(error), again=True)
+            return FileOutcome(path, destination, error=str(error), again=True)
         except TransferError as error:
-            return Outcome(path, destination, error=str(error))
+            return FileOutcome(path, destination, error=str(error))
         finally:
             display.end(progress)
-        return Outcome(path, destination, pushed)
+        return FileOutcome(path, destination, pushed)
 
 
 def _size(path: str) -> int:

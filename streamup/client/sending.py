@@ -98,10 +98,10 @@ class Progress:
 class Sending:
     """One upload of `supply` to `key`, by `client`; a new one, or the one with `upload_id`.
 
-    `patience`: seconds without progress after which it is given up; `first_patience` the same until the server has been
-    reached for the first time. `checked`: a position before which all is known to be as the server has it, and the
-    CRC64NVME of that; the rest is read once for it, whatever the server has. `tell` is called when `progress.state`
-    changes; for numbers look at `progress`.
+    `patience`: seconds without progress after which it is given up; `first_patience` the same until the server has
+    answered for the first time, if only "later". `checked`: a position before which all is known to be as the server
+    has it, and the CRC64NVME of that; the rest is read once for it, whatever the server has. `tell` is called when
+    `progress.state` changes; for numbers look at `progress`.
     """
 
     def __init__(
@@ -307,7 +307,8 @@ class Sending:
         now = asyncio.get_running_loop().time()
         if self._failures == 0:
             self._failing_since = now
-        if now - self._failing_since > (self._patience if self.reached else self._first_patience):
+        answers = self.reached or error.status is not None
+        if now - self._failing_since > (self._patience if answers else self._first_patience):
             raise ClientError(str(error), again=True, status=error.status) from error
         delay = min(FIRST_DELAY_SECONDS * 2**self._failures, MOST_DELAY_SECONDS) * random.uniform(0.5, 1)  # noqa: S311 - jitter
         delay = max(delay, min(error.retry_after, MOST_OBEYED_SECONDS))
