@@ -30,7 +30,7 @@ PUSH = (sys.executable, "-m", "streamup", "push")
 def _hurry(monkeypatch):
     monkeypatch.setattr(sending, "FIRST_DELAY_SECONDS", 0.01)
     monkeypatch.setattr(sending, "MOST_DELAY_SECONDS", 0.05)
-    monkeypatch.setattr(live, "TERM_SECONDS", 0.3)
+    monkeypatch.setattr(live, "TERM_SECONDS", 1)
 
 
 @pytest.fixture
@@ -181,14 +181,28 @@ async def test_a_command_that_writes_nothing_leaves_nothing(service, stream):
     assert service.data("a") == b""
 
 
-@pytest.mark.parametrize("trap", ["", "trap '' TERM; "])
+@pytest.mark.parametrize("trap", ["touch asked; exit", ""])
 async def test_an_upload_that_fails_ends_its_command(stream, trap, tmp_path):
-    script = f"echo $$ > {tmp_path}/pid; {trap}echo one; while :; do sleep 0.05; done"
+    script = f"cd {tmp_path}; echo $$ > pid; trap '{trap}' TERM; echo one; while :; do sleep 0.05; done"
     with pytest.raises(Failure, match="A key has at most"):
         await push_command._produced(stream("x/" * 600 + "a"), shell(script), (), "keep")
-    pid = int((tmp_path / "pid").read_text())
     with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    assert (tmp_path / "asked").exists() is bool(trap)
+
+
+async def test_signals_that_are_ignored_stay_so_and_the_others_are_as_before():
+    numbers = (signal.SIGUSR1, signal.SIGUSR2)
+    before = [signal.signal(number, handler) for number, handler in zip(numbers, (signal.SIG_IGN, print), strict=True)]
+    seen = []
+    with live._first_of(numbers, seen.append):
+        for number in numbers:
+            os.kill(os.getpid(), number)
+        await eventually(lambda: seen)
+        assert (seen, signal.getsignal(numbers[1])) == ([numbers[1]], signal.SIG_DFL)
+    assert [signal.getsignal(number) for number in numbers] == [signal.SIG_IGN, print]
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 # --- the command line

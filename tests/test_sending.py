@@ -271,6 +271,14 @@ async def test_later_is_heeded(server):
     assert server.crc == b64encode(crc64nvme(BODY).to_bytes(8, "big")).decode()
 
 
+async def test_a_server_that_wants_to_be_left_alone_is(server, monkeypatch):
+    monkeypatch.setattr(sending_module, "MOST_OBEYED_SECONDS", 0.3)
+    server.rules = [times(1, "POST", lambda: problem(503, headers={"Retry-After": "5"}))]
+    begun = asyncio.get_running_loop().time()
+    await Sending(server.client, Bytes(BODY), "a").deliver()
+    assert asyncio.get_running_loop().time() - begun > 0.3
+
+
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
 async def test_no_is_no(server, method):
     server.rules = [times(1, method, lambda: problem(413))]

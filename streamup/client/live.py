@@ -113,20 +113,24 @@ async def send(
 
 @contextmanager
 def _first_of(numbers: Sequence[int], act: Callable[[int], None]) -> Iterator[None]:
-    """The first of these signals calls `act`, and the next has its default effect: it ends even what hangs."""
+    """The first of these signals calls `act`, and the next has its default effect: it ends even what hangs.
+
+    Those that are ignored (nohup, a shell's background) stay ignored.
+    """
     loop = asyncio.get_running_loop()
     former = {number: signal.getsignal(number) for number in numbers}
+    former = {number: handler for number, handler in former.items() if handler is not signal.SIG_IGN}
 
     def let_go(handlers: Mapping[int, Any]) -> None:
-        for number in numbers:
+        for number in former:
             loop.remove_signal_handler(number)
             signal.signal(number, handlers[number])
 
     def first(number: int) -> None:
-        let_go(dict.fromkeys(numbers, signal.SIG_DFL))
+        let_go(dict.fromkeys(former, signal.SIG_DFL))
         act(number)
 
-    for number in numbers:
+    for number in former:
         loop.add_signal_handler(number, first, number)
     try:
         yield
@@ -148,12 +152,13 @@ class _Words:
     def tell(self, at: Progress) -> None:
         """Raises `ClientError` for a server that has never been reached, when there is no room for more."""
         kept = human_size(self._pipe.backlog.end - at.durable)
-        self.progress.waiting = f"{at.reason} Keeping {kept}." if at.state == "waiting" else None
+        reason = f"{at.reason.rstrip('.')}."
+        self.progress.waiting = f"{reason} Keeping {kept}." if at.state == "waiting" else None
         if at.state == "waiting":
             if self._pipe.full and not self.sending.reached:
-                raise ClientError(f"{at.reason} And there is no room to keep more of the stream.", again=True)
+                raise ClientError(f"{reason} And there is no room to keep more of the stream.", again=True)
             if not self._lost:
-                self._lines.say(f"{at.reason} Trying again; what comes meanwhile is kept.")
+                self._lines.say(f"{reason} Trying again; what comes meanwhile is kept.")
             self._lost = True
         elif at.state == "connected" and self._lost:
             self._lines.say(f"Connected again. {kept} are still to be sent.")
