@@ -240,9 +240,12 @@ class Network:
         """Bytes of all request bodies that have passed."""
         return sum(request.passed for request in self.requests)
 
-    def appends(self) -> list[tuple[int, int]]:
-        """Where each append began, and how much of it has passed: those requests that name an offset."""
-        return [(int(r.headers["upload-offset"]), r.passed) for r in self.requests if "upload-offset" in r.headers]
+    def appends(self, since: int = 0) -> list[tuple[int, int]]:
+        """Where each append began, and how much of it has passed: those requests that name an offset. `since`: how many
+        requests there were before.
+        """
+        named = [request for request in self.requests[since:] if "upload-offset" in request.headers]
+        return [(int(request.headers["upload-offset"]), request.passed) for request in named]
 
     # -- what a test does to it
 
