@@ -388,7 +388,8 @@ function fillRow(item, box) {
   part(".numbers").textContent = `${duration(record.milliseconds)} · ${size(object?.size ?? record.bytes)}${rest}`;
   part(".told").textContent = item.interrupted ? interruption(state) : "";
   part(".told").hidden = !item.interrupted;
-  part(".reason").textContent = state === "complete" ? "" : box.reason;
+  const patience = state === "waiting" ? " It is tried again by itself." : "";
+  part(".reason").textContent = state === "complete" ? "" : `${box.reason}${patience}`;
   part(".reason").hidden = !part(".reason").textContent || state === "sending";
   const checksum = object?.checksum?.crc64nvme;
   part(".verified").hidden = !checksum;
@@ -409,16 +410,10 @@ function interruption(state) {
 
 // -- what is done with it ------------------------------------------------------------------------------------------------
 
-/** In a tab of its own, which a browser opens only at once: the address follows. */
 async function open(key) {
-  const tab = globalThis.open("", "_blank");
   try {
-    const location = await server.location(key);
-    if (!tab) return page.tell("The browser has blocked the new tab. Copy the link instead.", { failed: true });
-    tab.opener = null;
-    tab.location = location;
+    await page.open(key);
   } catch (error) {
-    tab?.close();
     page.tell(explained(error), { failed: true });
   }
 }
