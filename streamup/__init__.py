@@ -104,8 +104,9 @@ Each has a test that carries its name (`tests/test_laws.py`).
 7. **Only a clean end completes.** EOF by the framing and the client's word that this is all. Reset, timeout,
    cancellation and shutdown only interrupt; an interrupted upload is kept, and can be resumed, until it expires.
 8. **Nothing grows without a bound.** Spool bytes, parts in flight, uploads and their age, endings that are remembered,
-   connections, time without a byte, and how slow a body may be are all limited; where there are several subjects, each
-   has its share. A full spool means an unread socket for those inside and a refusal at the door.
+   connections and those of them that watch, time without a byte, and how slow a body may be are all limited; where
+   there are several subjects, each has its share. A full spool means an unread socket for those inside and a refusal at
+   the door.
 9. **One order per key.** Completions of one key take effect in the order in which they were sealed; a sealed upload is
    never refused for another's sake.
 10. **Fail closed.** A failed sync is never retried into success; what the store refuses is repaired from the spool or
