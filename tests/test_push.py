@@ -423,6 +423,15 @@ async def test_a_full_disk_for_notes_is_no_full_disk_for_files(site, file, monke
     assert site.service.data("k") == BODY
 
 
+async def test_a_file_system_without_locks_is_no_place_for_notes(site, file, monkeypatch):
+    def refuse(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(unfinished.fcntl, "flock", refuse)
+    await site.run(file)
+    assert (len(site.said), "No locks available" in site.said[0]) == (1, True)
+
+
 def test_the_place_for_notes(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("XDG_STATE_HOME", "/state")

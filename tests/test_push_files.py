@@ -243,14 +243,14 @@ def test_over_a_bad_network_and_a_server_that_is_killed(serve, bucket, user, bet
     network.rate = 25 * MIB
     paths = [user.file(f"{number}", content(5 * PART + number, seed=number)) for number in range(4)]
     words = (*paths, f"{network.url}/objects/fire/", "-j", "3", "--json")
-    for round_ in range(1, 5):
+    for round_ in range(1, 4):
         with user.pushing(*words) as process:
             target = network.bodies + 3 * PART
             until(lambda at=target: network.bodies > at or process.poll() is not None, 60, "some progress")
             server.kill()
             server.start()
             network.reset_all()
-            if round_ < 4:
+            if round_ < 3:
                 process.kill()
             out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
