@@ -33,8 +33,8 @@ export class Unreadable extends Error {}
 /** The upload was ended by somebody else, or has expired. `sending.start()` begins at byte 0. */
 export class Ended extends Error {}
 
-/** `file` is a Blob. A File is remembered by its name, size and date until it has arrived, so that a Sending after a
- * reload goes on with it; so is nothing else.
+/** `file` is a Blob. A File is remembered by its name, size and date for a week, so that a Sending after a reload goes
+ * on with it, and does not send again what is there. Nothing else is remembered.
  *
  * `state`:
  *
@@ -42,7 +42,7 @@ export class Ended extends Error {}
  *     comparing   what the server has of it is compared with it, up to byte `compared`
  *     sending     bytes leave
  *     waiting     `error` broke it; it tries again by itself
- *     storing     the server has every byte, its store not yet
+ *     storing     every byte has left; the answer comes when the store has them
  *     paused      by `pause()`, until `resume()`
  *     complete    `object` is what the store has, `crc64nvme` its checksum (base64): that of the file
  *     failed      `error` says why, and is what `start()` rejected with. `start()` tries it again
@@ -173,7 +173,8 @@ export class Sending extends EventTarget {
   }
 
   async #send(first, signal) {
-    if (!this.id) await this.#remembered(signal);
+    const object = this.id ? null : await this.#remembered(signal);
+    if (object) return this.#complete(object);
     let offset = this.id ? await this.#whereToGoOn(first, signal) : null;
     offset ??= await this.#create(signal);
     for (;;) {
@@ -191,8 +192,7 @@ export class Sending extends EventTarget {
       const answer = await this.server.append(this.id, offset, slice, { last, crc64nvme, progress, signal });
       offset = answer.offset;
       this.#rate.add(offset - this.sent);
-      if (last) this.#progress({ durable: offset, sent: offset });
-      if (last && answer.object) return await this.#complete(answer.object, crc64nvme);
+      if (last && answer.object) return this.#complete(answer.object);
       if (last) await rest(STORED_MILLISECONDS, signal);
     }
   }
@@ -207,20 +207,35 @@ export class Sending extends EventTarget {
     return 0;
   }
 
-  /** Sets `id` if an earlier Sending has left something of this file. Throws `Changed` if it was of another one. */
+  /** Sets `id` if an earlier Sending has left something of this file. Throws `Changed` if it was of another one. The
+   * object, if all of it has been sent already. */
   async #remembered(signal) {
     const found = await this.#unfinished?.find(this.server.url.href, this.key);
-    if (!found) return;
+    if (!found) return null;
     const upload = await this.server.look(found.id, { signal }).catch(unlessGone);
     const { name, size, lastModified: modified } = this.file;
     const same = found.name === name && found.size === size && found.modified === modified;
+    if (same && upload?.state === "complete" && (await this.#isThere(upload, signal))) return upload.object;
     // Of one that has all its bytes another file is the next one.
-    if (!upload || !(same ? ["open", "sealed", "completing", "complete"] : ["open"]).includes(upload.state)) {
-      return await this.#forget();
+    if (!upload || !(same ? ["open", "sealed", "completing"] : ["open"]).includes(upload.state)) {
+      await this.#forget();
+      return null;
     }
     if (!same) throw new Changed("An unfinished upload to this key is of another file, or of another version of it.");
     await this.#compare(upload.parts, signal);
     this.id = found.id;
+    return null;
+  }
+
+  /** Whether the object of this upload is still the one under the key, and has the bytes of this file. */
+  async #isThere(upload, signal) {
+    const etag = await this.server.etag(this.key, { signal }).catch(() => null);
+    const crc64nvme = upload.object.checksum?.crc64nvme;
+    if (!crc64nvme || etag !== upload.object.etag) return false;
+    this.#startOver();
+    this.#step("comparing", signal);
+    await this.#hashTo(this.size, signal);
+    return base64(this.#crc.value) === crc64nvme;
   }
 
   /** The file's bytes must be those that the store has. Those that have no checksum yet are compared in the end, as all
@@ -273,10 +288,11 @@ export class Sending extends EventTarget {
     await this.#forget();
   }
 
-  async #complete(object, crc64nvme) {
+  /** It stays remembered: who drops a whole folder again sends only what is missing. */
+  #complete(object) {
     this.object = object;
-    this.crc64nvme = crc64nvme;
-    await this.#forget();
+    this.crc64nvme = base64(this.#crc.value);
+    this.#progress({ durable: this.size, sent: this.size });
     this.#become("complete");
     this.#ended.resolve(object);
   }
@@ -301,14 +317,19 @@ export class Sending extends EventTarget {
 
   /** The slice at `offset`. All before its end has been hashed then. */
   async #slice(offset, signal) {
+    await this.#hashTo(offset, signal);
+    const ahead = this.#next?.offset === offset ? this.#next.read : this.#read(offset);
+    this.#next = null;
+    return await ahead;
+  }
+
+  async #hashTo(offset, signal) {
     while (this.#hashed < offset) {
       const end = Math.min(this.#hashed + PIECE_BYTES, offset);
       this.#hash(this.#hashed, await this.#bytes(this.#hashed, end));
       signal.throwIfAborted();
+      this.#progress({ compared: end });
     }
-    const ahead = this.#next?.offset === offset ? this.#next.read : this.#read(offset);
-    this.#next = null;
-    return await ahead;
   }
 
   #readAhead(offset) {

@@ -173,6 +173,11 @@ export class Server {
     return { offset: Number(field("Upload-Offset")), ...(last ? { object } : {}) };
   }
 
+  /** The ETag of the object that is stored under a key. */
+  async etag(key, { signal } = {}) {
+    return (await this.#ask("HEAD", this.address(key).href, {}, signal)).headers.get("ETag");
+  }
+
   /** The address of an object, for links. Whoever follows it needs a credential, if the server asks for one. */
   address(key) {
     return new URL(`objects/${key.split("/").map(encodeURIComponent).join("/")}`, this.url);
@@ -205,6 +210,7 @@ export class Server {
         method,
         headers: { ...this.#credential(), ...headers },
         credentials: "omit",
+        redirect: "manual", // nothing here is elsewhere
         signal,
       });
     } catch {
