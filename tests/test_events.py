@@ -358,6 +358,7 @@ async def test_silence_is_broken_by_a_comment(service, eager, monkeypatch):  # n
 
 
 async def test_a_client_that_goes_frees_its_place(service, eager):  # noqa: ARG001
+    await service.leave()
     for leave in (Client.close, Client.reset):
         stream = await Stream.of(service, "/uploads/events")
         await stream.next()
