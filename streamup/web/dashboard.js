@@ -17,6 +17,7 @@ let connection = null; // an AbortController
 let told = new Set(); // ids that this connection told of
 let retryAt = 0;
 let heardAt = 0;
+let heardServer = false;
 
 export function start(theServer, thePage) {
   server = theServer;
@@ -69,6 +70,7 @@ function disconnect() {
 
 function opened(mine) {
   told = new Set();
+  heardServer = false;
   retryAt = 0;
   say("Live", true);
   $("lost").hidden = true;
@@ -101,9 +103,10 @@ function refused(error) {
   page.signedIn(); // not allowed to see this, but known
 }
 
-/** Why what is shown may be old. */
+/** Why what is shown may be old. How the server is, nobody knows now. */
 function tell(error) {
   $("lost").hidden = false;
+  $("server").hidden = true;
   $("lost-text").textContent = explained(error);
   $("lost-since").textContent = heardAt ? `This is as it was at ${new Date(heardAt).toLocaleTimeString()}.` : "";
 }
@@ -190,16 +193,14 @@ function count() {
     $(`${name}-part`).hidden = many === 0;
     shown += many;
   }
-  $("empty").hidden = rows.size > 0 || heardServer === null;
+  $("empty").hidden = rows.size > 0 || !heardServer;
   $("choice").hidden = rows.size === 0;
   $("none").hidden = shown > 0 || rows.size === 0;
   traffic();
 }
 
-let heardServer = null;
-
 function showServer(state) {
-  heardServer = state;
+  heardServer = true;
   heardAt = Date.now();
   $("server").hidden = false;
   const reachable = state.store_available;
