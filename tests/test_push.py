@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from awscrt.checksums import crc64nvme
 from conftest import BODY, PART_BYTES
+from network import Fate
 from raw_client import eventually
 
 from streamup.client import local_file, unfinished
@@ -25,7 +26,7 @@ from streamup.client.remote import Client, ClientError
 from streamup.client.unfinished import Begun, Identity, Note, Notes, state_directory
 from streamup.errors import Interrupted, TransferError
 
-pytest_plugins = ["wire"]
+pytest_plugins = ["wire", "network"]
 
 PIECE = 10_000
 
@@ -196,6 +197,28 @@ async def test_a_push_that_was_complete_is_compared_and_not_sent_again(site, fil
     assert (await site.run(file)).resumed == 0
     assert "has other bytes" in site.said[0]
     assert site.service.data("k") == BODY[::-1]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_connection_that_dies_before_anything_is_sent_is_given_up(site, file, between, monkeypatch, method):
+    monkeypatch.setattr(push_module, "OFFSET_SECONDS", 0.3)
+    network = between(site.service.address[1])
+    site.url = network.url
+    await site.interrupted(file)
+    ask, dead = Client._request, []
+
+    def dying(client, asked, url, **options):
+        if asked == method and not dead:
+            dead.append(network.did["connections"])
+            network.reset_all()
+            network.fate = lambda number: Fate("die", "down") if number == dead[0] else None
+        return ask(client, asked, url, **options)
+
+    monkeypatch.setattr(Client, "_request", dying)
+    async with asyncio.timeout(5):
+        pushed = await site.run(file, patience=5.0, met=True)
+    assert network.did["die down"] == 1
+    assert (pushed.size, site.service.data("k")) == (len(BODY), BODY)
 
 
 async def test_an_upload_that_is_gone_begins_anew_and_that_is_said(site, file):

@@ -24,7 +24,7 @@ from streamup.client.hashing import PIECE_BYTES, Hashing, combined
 from streamup.client.local_file import AFRESH, LocalFile
 from streamup.client.progress import Progress
 from streamup.client.remote import Client, ClientError, Upload
-from streamup.client.sending import PATIENCE_SECONDS, Sending
+from streamup.client.sending import OFFSET_SECONDS, PATIENCE_SECONDS, Sending, within
 from streamup.client.sending import Progress as Position
 from streamup.client.table import human_size
 from streamup.client.unfinished import Begun, Forgetful, Note, Notes
@@ -203,7 +203,7 @@ class Push:
         began = time.monotonic()
         while True:
             try:
-                answer = await ask()
+                answer = await within(OFFSET_SECONDS, ask())
             except ClientError as error:
                 patience = self._first_patience if error.status is None else self._patience
                 if not error.again or time.monotonic() > began + patience:

@@ -180,10 +180,10 @@ class Sending:
             creating = self._client.create(
                 self._key, length=self._supply.length, content_type=self._content_type, metadata=self._metadata
             )
-            self.upload_id = await _within(OFFSET_SECONDS, creating)
+            self.upload_id = await within(OFFSET_SECONDS, creating)
             position = 0
         else:
-            position = await _within(OFFSET_SECONDS, self._client.offset(self.upload_id))
+            position = await within(OFFSET_SECONDS, self._client.offset(self.upload_id))
         self.reached = True
         length = self._supply.length
         if position < self._durable:
@@ -331,7 +331,7 @@ class Sending:
             self._turn("sealing")
             try:
                 seal = self._client.append(self.upload_id, self._durable, b"", last=True, crc64nvme=self._crc)
-                return (await _within(SEAL_SECONDS, seal)).stored
+                return (await within(SEAL_SECONDS, seal)).stored
             except ClientError as error:
                 if error.offset not in (None, self._durable):
                     raise ClientError(str(error), refused=True, status=error.status) from error
@@ -344,7 +344,7 @@ async def cancel(client: Client, upload_id: str) -> None:
     deadline, delay = loop.time() + CANCEL_SECONDS, FIRST_DELAY_SECONDS
     while True:
         try:
-            return await _within(OFFSET_SECONDS, client.cancel(upload_id))
+            return await within(OFFSET_SECONDS, client.cancel(upload_id))
         except ClientError as error:
             if error.status in (404, 410):  # it has been cancelled, and that answer was lost
                 return None
@@ -373,8 +373,8 @@ class _Line:
                 self.waiting.reschedule(self._loop.time())
 
 
-async def _within(seconds: float, work: Awaitable[T]) -> T:
-    """Raises `ClientError` if it takes longer."""
+async def within(seconds: float, work: Awaitable[T]) -> T:
+    """What `work` gives. Raises `ClientError` if it takes longer: a connection may be dead, and nobody says so."""
     try:
         async with asyncio.timeout(seconds):
             return await work
