@@ -329,7 +329,7 @@ def cancel(server: str, token: str | None, upload: str) -> None:
     async def ask(client: Client) -> Upload:
         found = await client.find(upload)
         if found["state"] in ("failed", "expired", "cancelled"):
-            raise ClientError(f"Upload {found['id']} is {found['state']} already. It is listed for a day, no more.")
+            raise ClientError(f"Upload {found['id']} is {found['state']} already, and nothing of it is left to cancel.")
         await client.cancel(found["id"])
         return found
 
