@@ -199,26 +199,42 @@ async def test_a_push_that_was_complete_is_compared_and_not_sent_again(site, fil
     assert site.service.data("k") == BODY[::-1]
 
 
+def meets(fate, network, method, monkeypatch):
+    """The next connection on which this is asked."""
+    ask, met = Client._request, []
+
+    def asking(client, asked, url, **options):
+        if asked == method and not met:
+            met.append(network.did["connections"])
+            network.reset_all()
+            network.fate = lambda number: fate if number == met[0] else None
+        return ask(client, asked, url, **options)
+
+    monkeypatch.setattr(Client, "_request", asking)
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_a_connection_that_dies_before_anything_is_sent_is_given_up(site, file, between, monkeypatch, method):
     monkeypatch.setattr(push_module, "OFFSET_SECONDS", 0.3)
     network = between(site.service.address[1])
     site.url = network.url
     await site.interrupted(file)
-    ask, dead = Client._request, []
-
-    def dying(client, asked, url, **options):
-        if asked == method and not dead:
-            dead.append(network.did["connections"])
-            network.reset_all()
-            network.fate = lambda number: Fate("die", "down") if number == dead[0] else None
-        return ask(client, asked, url, **options)
-
-    monkeypatch.setattr(Client, "_request", dying)
+    meets(Fate("die", "down"), network, method, monkeypatch)
     async with asyncio.timeout(5):
         pushed = await site.run(file, patience=5.0, met=True)
     assert network.did["die down"] == 1
     assert (pushed.size, site.service.data("k")) == (len(BODY), BODY)
+
+
+async def test_a_server_that_has_answered_is_waited_for(site, file, between, monkeypatch):
+    """It was there a moment ago: what breaks then is the connection."""
+    network = between(site.service.address[1])
+    site.url = network.url
+    await site.interrupted(file)
+    meets(Fate("reset", "down"), network, "HEAD", monkeypatch)
+    await site.run(file)
+    assert network.did["reset down"] == 1
+    assert site.service.data("k") == BODY
 
 
 async def test_an_upload_that_is_gone_begins_anew_and_that_is_said(site, file):

@@ -211,6 +211,7 @@ class Push:
                 progress.waiting = f"waiting: {error}"
                 await asyncio.sleep(LOOK_SECONDS * random.uniform(0.5, 1))  # noqa: S311 - spreads retries
             else:
+                self._first_patience = self._patience  # it is there: what breaks now is the connection
                 progress.waiting = None
                 return answer
 
