@@ -96,7 +96,8 @@ def decide(grant: Grant, method: str, intent: Intent, upload: Upload | None, *, 
 def unknown_upload(upload_id: str) -> NotFound:
     """The same for an upload that never was, one that is forgotten, and one of somebody else's."""
     return NotFound(
-        f"There is no upload {upload_id[:80]}, or it has ended and is forgotten: that is a day later, or after 10,000 others."
+        f"There is no upload {upload_id[:80]}, or it has ended and is forgotten: that is a day later, or after 10,000 "
+        "others."
     )
 
 
