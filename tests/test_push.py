@@ -512,6 +512,30 @@ async def test_each_file_has_its_outcome(site, tmp_path):
     assert [one.again for one in outcomes if one.error] == [False, False]
 
 
+async def test_what_is_done_is_not_sent_again_for_the_sake_of_others(site, tmp_path):
+    """The same command goes on: not only with the file that it was at."""
+    done, missing = tmp_path / "a b#1", tmp_path / "missing"
+    done.write_bytes(BODY)
+    pairs = [(path, site.to(f"d/{path.name}")) for path in (done, missing)]
+    await push_all(site, pairs)
+    assert len(site.noted()) == 1
+    missing.write_bytes(BODY[1:])
+    outcomes, _ = await push_all(site, pairs)
+    assert {one.path: one.pushed.resumed for one in outcomes} == {str(done): len(BODY), str(missing): 0}
+    assert list(site.notes.directory.iterdir()) == []
+    outcomes, _ = await push_all(site, pairs)  # whoever pushes again what is all done, means it
+    assert [one.pushed.resumed for one in outcomes] == [0, 0]
+
+
+async def test_what_was_done_is_sent_again_if_it_is_no_longer_there(site, tmp_path, file):
+    pairs = [(file, site.to("d/k")), (tmp_path / "missing", site.to("d/missing"))]
+    await push_all(site, pairs)
+    await site.service.ask("PUT", "/objects/d/k", body=b"another one")
+    outcomes, _ = await push_all(site, pairs[:1])
+    assert (outcomes[0].pushed.resumed, site.service.data("d/k")) == (0, BODY)
+    assert site.noted() == []
+
+
 async def test_a_file_that_somebody_else_pushes_may_go_later(site, file):
     with site.notes.open(str(file), site.to("k")):
         outcomes, _ = await push_all(site, [(file, site.to("k"))])

@@ -63,7 +63,8 @@ class Push:
     """One file on its way to its destination.
 
     `patience`: how many seconds without progress are waited for a server. One that was never `met` is not waited for:
-    that may be a mistyped address. `say` tells people what is worth a line.
+    that may be a mistyped address. `one_of_several`: what is remembered stays when it is done, for `Pushes` to forget.
+    `say` tells people what is worth a line.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Push:
         destination: Destination,
         *,
         afresh: bool = False,
+        one_of_several: bool = False,
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
         patience: float = PATIENCE_SECONDS,
@@ -86,6 +88,7 @@ class Push:
         self._path = path
         self._destination = destination
         self._afresh = afresh
+        self._one_of_several = one_of_several
         self._content_type = content_type or _content_type(destination.key)
         self._metadata = metadata
         self._patience = patience
@@ -117,7 +120,7 @@ class Push:
             upload = await self._known(note, progress)
             if upload and upload["state"] == "complete":
                 if await self._is_that(file, upload, progress):
-                    note.remove()
+                    self._done(note)
                     self.resumed = file.length
                     skip(file.length)
                     return _pushed(file, upload["object"], file.length, began)
@@ -125,8 +128,12 @@ class Push:
             crc = await self._compare(file, note, upload, progress) if upload else 0
             skip(self.resumed)
             stored = await self._send(file, note, upload["id"] if upload else None, crc, progress)
-            note.remove()
+            self._done(note)
             return _pushed(file, stored, self.resumed, began)
+
+    def _done(self, note: Note) -> None:
+        if not self._one_of_several:
+            note.remove()
 
     def _say(self, text: str) -> None:
         self._say_anything(f"{self._path}: {text}")
@@ -218,7 +225,11 @@ class Push:
     # -- what the server has ------------------------------------------------------------------------------------
 
     async def _is_that(self, file: LocalFile, upload: Upload, progress: Progress) -> bool:
-        """Whether the object of a complete upload is the file."""
+        """Whether the object of a complete upload is the file, and is there still."""
+        etag = await self._insist(lambda: self._client.etag(upload["key"]), progress)
+        if etag != upload["object"]["etag"]:
+            self._say("an earlier push of it is complete, and its object is no longer there. A new upload begins.")
+            return False
         expected = _crc_of(upload)
         if upload["object"]["size"] == file.length and expected is not None:
             with Hashing(file.descriptor) as hashing:

@@ -30,7 +30,11 @@ class FileOutcome:
 
 
 class Pushes:
-    """Files to one server, some at a time. `report` is told of each as it ends; `about` are options of `Push`."""
+    """Files to one server, some at a time. `report` is told of each as it ends; `about` are options of `Push`.
+
+    What is remembered of those that are done is forgotten when all are: until then the same files may be pushed again,
+    for the others' sake, and nothing of these is to be sent twice.
+    """
 
     def __init__(
         self,
@@ -50,8 +54,9 @@ class Pushes:
         self._show = show
         self._report = report
         self._parallel = parallel
-        self._options = {"afresh": afresh, **(about or {})}
+        self._options = {"afresh": afresh, "one_of_several": len(pairs) > 1, **(about or {})}
         self._begun: list[Push] = []
+        self._done = 0
         self._hopeless = False
 
     async def run(self) -> int:
@@ -74,6 +79,9 @@ class Pushes:
                         whole.name = f"{ended} of {len(self._pairs)} files"
 
             await in_parallel(min(self._parallel, len(self._pairs)), work)
+        if self._done == len(self._pairs) > 1:
+            for path, destination in self._pairs:
+                self._notes.forget(path, destination)
         return len(waiting)
 
     async def _push(
@@ -94,6 +102,7 @@ class Pushes:
             return FileOutcome(path, destination, error=str(error))
         finally:
             display.end(progress)
+        self._done += 1
         return FileOutcome(path, destination, pushed)
 
 

@@ -89,6 +89,7 @@ class Client:
 
     def __init__(self, url: str, token: str | None = None) -> None:
         self._uploads = URL(url) / "uploads"
+        self._objects = URL(url) / "objects"
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     async def __aenter__(self) -> Self:
@@ -176,6 +177,11 @@ class Client:
         async with self._request("GET", self._uploads / upload_id) as response:
             upload: Upload = await response.json()
             return upload
+
+    async def etag(self, key: str) -> str | None:
+        """That of the object which is stored under `key`; None if there is none."""
+        async with self._request("HEAD", self._objects / key, missing_ok=True) as response:
+            return response.headers.get("ETag")
 
     async def events(self, upload_id: str) -> AsyncIterator[Upload]:
         """The upload as it is, again whenever it has changed (about once a second), until it has ended.

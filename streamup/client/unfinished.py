@@ -143,6 +143,11 @@ class Notes:
                 lock.unlink()  # while it is still ours
             os.close(descriptor)
 
+    def forget(self, path: str, destination: Destination) -> None:
+        """Nothing is left to go on with; unless another process is at it."""
+        with suppress(OSError, Interrupted), self.open(path, destination) as note:
+            note.remove()
+
     def bound(self) -> None:
         """The oldest go, and what was left by who was killed."""
         with suppress(OSError):
