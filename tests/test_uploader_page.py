@@ -1,24 +1,27 @@
 """The uploader in Chromium: files that a person drops on it, and whatever breaks meanwhile."""
 
+import os
 import random
 from base64 import b64encode
+from contextlib import suppress
 
 import pytest
 from awscrt.checksums import crc64nvme
 from chromium import PHONE
-from conftest import Service
+from conftest import PART_BYTES, Service
+from network import Network
 from playwright.async_api import Page, expect
 from raw_client import eventually
 
 from streamup.values import parse_api_key
 
-pytest_plugins = ["chromium"]
+pytest_plugins = ["chromium", "network"]
 pytestmark = pytest.mark.campaign
 
 MIB = 1 << 20
 KEY = "0123456789abcdef"
 LARGE = 12 * MIB + 17
-"""Of many parts, and less than the page sends at once."""
+"""Of many parts, less than the page sends at once, and more than the buffers of sockets take (Linux: 4 MiB)."""
 
 
 def url(service: Service, view: str = "#upload") -> str:
@@ -34,7 +37,7 @@ def badge(page: Page, key: str):
 
 
 @pytest.fixture
-def open_page(open_page):
+async def open_page(open_page):
     """Chromium reports every request that is refused or does not arrive, which the page itself tells better."""
     pages = []
 
@@ -44,6 +47,7 @@ def open_page(open_page):
 
     yield open_
     for page in pages:
+        await page.close()
         page.complaints[:] = [text for text in page.complaints if not text.startswith("Failed to load resource")]
 
 
@@ -84,37 +88,132 @@ async def drop(page: Page, *paths):
     await session.detach()
 
 
-class Slowly:
-    """The page sends a megabyte a second, so that there is a middle to break it in."""
+@pytest.fixture
+def slow(between):
+    """`slow(service)`: a network to it on which a connection carries a megabyte a second, so that there is a middle."""
 
-    def __init__(self, page, service):
-        self.page, self.service = page, service
+    def slow_(service):
+        network = between(service.address[1])
+        network.rate = 1e6
+        return network
 
-    async def __aenter__(self):
-        self.session = await self.page.context.new_cdp_session(self.page)
-        conditions = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 1e6}
-        await self.session.send("Network.enable")
-        await self.session.send("Network.emulateNetworkConditions", conditions)
-        return self
-
-    async def middle(self):
-        """Some megabytes more have come, and most have not."""
-        most = received(self.service) + 2 * MIB
-        await eventually(lambda: received(self.service) > most, 20)
-
-    async def __aexit__(self, *_):
-        await self.session.detach()
+    return slow_
 
 
-async def test_a_changed_file_is_refused_and_may_begin_anew(service, open_page, files):
-    folder, _ = files({"a.bin": LARGE})
-    page = await open_page(url(service))
-    page.on("dialog", lambda dialog: dialog.accept())
-    async with Slowly(page, service) as slowly:
-        await drop(page, folder / "a.bin")
-        await slowly.middle()
-        begun = await service.becomes("a.bin", state="open")
-        await page.reload()
+async def middle(network: Network):
+    """A megabyte more has passed, and most has not."""
+    most = network.bodies + MIB
+    await eventually(lambda: network.bodies > most, 20)
+
+
+async def open_at(network: Network, open_page) -> Page:
+    page = await open_page(f"{network.url}/#upload")
+    page.on("dialog", lambda dialog: dialog.accept())  # it asks before it is left
+    return page
+
+
+async def test_many_files_a_reload_and_the_same_files_again(service, open_page, files, slow):
+    sizes = {"one.bin": LARGE, "two.bin": LARGE, **{f"deep/er/{n} ü%.txt": n * 1000 for n in range(10)}}
+    folder, made = files(sizes)
+    network = slow(service)
+    page = await open_at(network, open_page)
+    await page.get_by_label("Below which prefix").fill("/2026/")
+    await drop(page, folder / "one.bin", folder / "two.bin", folder / "deep")
+    await expect(page.locator("#queue-title")).to_have_text("10 of 12 files sent")
+    await middle(network)
+    await page.reload()
+    network.rate = None
+    await expect(page.locator("#unfinished li")).to_have_count(2)
+    await expect(page.locator("#unfinished")).to_contain_text("Drop or choose these files again")
+    asked = len(network.requests)
+    await page.get_by_label("Below which prefix").fill("2026")
+    await drop(page, folder / "one.bin", folder / "two.bin", folder / "deep")
+    await expect(page.locator("#queue-title")).to_have_text("12 of 12 files sent")
+    await expect(page.locator("#announced")).to_have_text("12 of 12 files sent")
+    await expect(page.locator("#unfinished")).to_be_hidden()
+    for path, data in made.items():
+        assert service.data(f"2026/{path}") == data
+        await expect(row(page, f"2026/{path}").locator(".proof")).to_have_text(
+            f"CRC64NVME {checksum(data)} · verified, and the store has the same"
+        )
+    assert received(service) == sum(sizes.values())
+    again = network.appends(since=asked)
+    assert len(again) == 2, "what was complete is not sent at all"
+    assert all(offset > 0 for offset, _ in again)
+    await page.get_by_role("button", name="Clear what is sent").click()
+    await expect(page.locator("#queue")).to_be_hidden()
+
+
+async def test_pause_offline_and_a_server_that_starts_again(start_service, open_page, files, slow):
+    service = await start_service()
+    folder, made = files({"a.bin": LARGE, "b.bin": 1000, "c.bin": 1000})
+    network = slow(service)
+    page = await open_at(network, open_page)
+    await drop(page, folder / "a.bin")
+    await middle(network)
+    await page.get_by_role("button", name="Pause a.bin").focus()
+    await page.keyboard.press("Enter")
+    await expect(badge(page, "a.bin")).to_have_text("paused")
+    await page.context.set_offline(True)
+    await drop(page, folder / "b.bin")
+    await expect(badge(page, "b.bin")).to_have_text("waiting")
+    await expect(row(page, "b.bin").locator(".trouble")).to_contain_text("cannot be reached")
+    await page.context.set_offline(False)
+    await expect(badge(page, "b.bin")).to_have_text("sent")
+    await expect(badge(page, "a.bin")).to_have_text("paused")
+    await page.get_by_role("button", name="Resume all").click()
+    await middle(network)
+    await service.stop()
+    await expect(badge(page, "a.bin")).to_have_text("waiting")
+    network.rate = None
+    again = await start_service(store=service.store)
+    network.port = again.address[1]
+    with suppress(Exception):  # it may have begun by itself
+        await page.get_by_role("button", name="Try now a.bin").click(timeout=500)
+    await drop(page, folder / "c.bin")
+    await expect(page.locator("#queue-title")).to_have_text("3 of 3 files sent")
+    assert {name: again.data(name) for name in made} == made
+    assert received(service) + received(again) == LARGE + 2000
+
+
+async def test_cancelled_and_given_up(service, open_page, files, slow):
+    folder, _ = files({"a.bin": LARGE, "b.bin": LARGE, "c.bin": 10})
+    network = slow(service)
+    page = await open_at(network, open_page)
+    await drop(page, folder / "a.bin", folder / "b.bin", folder / "c.bin")
+    await middle(network)
+    await expect(badge(page, "c.bin")).to_have_text("in line")
+    await page.get_by_role("button", name="Cancel c.bin").click()  # nothing of it has been sent: no question
+    await expect(row(page, "c.bin")).to_have_count(0)
+    await page.get_by_role("button", name="Cancel a.bin").click()
+    await page.get_by_role("button", name="No, leave it").click()
+    await expect(row(page, "a.bin")).to_have_count(1)
+    await page.get_by_role("button", name="Cancel a.bin").click()
+    await page.get_by_role("button", name="Yes, cancel it").click()
+    await expect(row(page, "a.bin")).to_have_count(0)
+    await service.becomes("a.bin", state="cancelled")
+    await page.reload()
+    await page.get_by_role("button", name="Give up b.bin").click()
+    await page.get_by_role("button", name="Yes, give it up").click()
+    await expect(page.locator("#unfinished")).to_be_hidden()
+    await service.becomes("b.bin", state="cancelled")
+    assert await service.document("c.bin") is None
+
+
+async def test_a_changed_file_is_refused_and_may_begin_anew(service, open_page, files, slow):
+    folder, made = files({"a.bin": LARGE})
+    network = slow(service)
+    page = await open_at(network, open_page)
+    await drop(page, folder / "a.bin")
+    await middle(network)
+    begun = await service.becomes("a.bin", state="open")
+    await page.reload()
+    network.rate = None
+    date = (folder / "a.bin").stat()
+    (folder / "a.bin").write_bytes(b"\0" * PART_BYTES + made["a.bin"][PART_BYTES:])
+    os.utime(folder / "a.bin", ns=(date.st_atime_ns, date.st_mtime_ns))  # by name, size and date it is the same
+    await page.locator("#files").set_input_files(folder / "a.bin")
+    await expect(row(page, "a.bin").locator(".trouble")).to_contain_text("its first bytes are not those that were sent")
     (folder / "a.bin").write_bytes(b"something else")
     await page.locator("#files").set_input_files(folder / "a.bin")
     await expect(badge(page, "a.bin")).to_have_text("failed")

@@ -137,17 +137,16 @@ function entered(key, file) {
 
 // -- which one now ------------------------------------------------------------------------------------------------------
 
-/** Start as many as may be under way. */
+/** Start as many as may be under way. A start is a change of state, which comes back to here. */
 function next() {
-  const all = [...items.values()];
-  let free = AT_ONCE - all.filter((item) => ACTIVE.includes(item.sending.state)).length;
-  for (const item of all) {
-    if (free <= 0) return;
+  const underWay = () => [...items.values()].filter((item) => ACTIVE.includes(item.sending.state)).length;
+  for (const item of items.values()) {
     if (!item.go || !["ready", "paused", "failed"].includes(item.sending.state)) continue;
-    free--;
-    if (item.sending.state === "paused") item.sending.resume();
-    else item.sending.start({ anew: item.anew });
+    if (underWay() >= AT_ONCE) return;
+    const { anew } = item;
     item.anew = false;
+    if (item.sending.state === "paused") item.sending.resume();
+    else item.sending.start({ anew });
   }
 }
 
