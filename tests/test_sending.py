@@ -380,6 +380,19 @@ async def test_where_no_event_comes_appends_are_ended_and_their_answers_tell(ser
     assert "HEAD" not in server.asked
 
 
+async def test_an_answer_that_never_comes_is_given_up_though_every_byte_is_durable(server):
+    async def mute(request):
+        if request.method == "PATCH" and request.headers["Upload-Complete"] == "?0" and not server.data:
+            server.data += await request.read()
+            await server.announce()
+            await asyncio.sleep(3600)
+
+    server.rules.append(mute)
+    sending = Sending(server.client, supply := Bytes(BODY), "a")
+    assert await asyncio.wait_for(sending.deliver(), 10) == supply.released == len(BODY)
+    assert server.data == BODY
+
+
 async def test_an_append_without_a_byte_is_ended(server, monkeypatch):
     monkeypatch.setattr(sending_module, "IDLE_SECONDS", 0.1)
     sending = Sending(server.client, supply := Live(BODY[:10]), "a")

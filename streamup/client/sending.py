@@ -251,6 +251,8 @@ class Sending:
         except Exception as error:
             self._broken = error  # aiohttp would make another of it
             raise
+        finally:
+            line.over = True
 
     def _account(self, position: int, piece: Piece) -> None:
         """Take a piece into the checksum, as far as it has not been there yet."""
@@ -287,7 +289,8 @@ class Sending:
         seen, since = self._durable, loop.time()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if self._durable != seen or self._durable == self._sent:
+            idle = self._durable == self._sent and not line.over  # once it is over, an answer is due
+            if self._durable != seen or idle:
                 seen, since = self._durable, loop.time()
             elif loop.time() > since + STALL_SECONDS + ANSWER_SECONDS:
                 line.aborted.reschedule(loop.time())
@@ -364,6 +367,9 @@ class _Line:
         self.ended = False
         self.finished = False
         """Whether its body went on to the supply's end."""
+
+        self.over = False
+        """Whether its body has ended, there or before."""
 
     def end(self) -> None:
         """Its body ends with what has been sent."""
