@@ -65,6 +65,7 @@ class Events:
 
     def __init__(self, config: Config, uploads: Uploads) -> None:
         self._uploads = uploads
+        self._downloads = config.downloads
         self._board = Board(uploads)
         total = max(1, config.max_connections // STREAMS_SHARE)
         self._streams = Streams(total, config.share(total))
@@ -147,7 +148,7 @@ class Events:
             if board.forgotten > seen:
                 return  # it was too slow to see every end, and begins anew
             before, seen, told, pressure = seen, board.look(), pressure, self._uploads.pressure()
-            server = [] if pressure == told else [_server_event(pressure, left_out)]
+            server = [] if pressure == told else [self._server_event(pressure, left_out)]
             changed = board.since(before, grant)
             await watcher.say(chain(server, (text for notice in changed if (text := notice.event))))
 
@@ -156,7 +157,7 @@ class Events:
         uploads, left_out = await self._uploads.look_all(grant)
 
         def events() -> Iterator[bytes]:
-            yield _server_event(self._uploads.pressure(), left_out)
+            yield self._server_event(self._uploads.pressure(), left_out)
             for upload in uploads:
                 notice = self._board.notice(upload.id)
                 if text := notice.event if notice else event("upload", self._uploads.document(upload)):
@@ -164,6 +165,9 @@ class Events:
 
         await watcher.say(events())
         return left_out
+
+    def _server_event(self, pressure: Pressure, left_out: int) -> bytes:
+        return event("server", pressure._asdict() | {"downloads": self._downloads, "left_out": left_out})
 
     async def _pause(self, watcher: Watcher, grant: Grant, until: asyncio.Event | None = None) -> None:
         """... until there may be something to tell. Raises `ConnectionError`, `Forbidden`: it is told nothing more."""
@@ -205,10 +209,6 @@ class Watcher:
         """See whether it is still there, and say something if that was long ago."""
         if self._transport and asyncio.get_running_loop().time() >= self._said + KEEP_ALIVE_SECONDS:
             await self.say([KEEP_ALIVE])
-
-
-def _server_event(pressure: Pressure, left_out: int) -> bytes:
-    return event("server", pressure._asdict() | {"left_out": left_out})
 
 
 def _pieces(events: Iterable[bytes]) -> Iterator[bytes]:

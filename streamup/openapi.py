@@ -337,9 +337,16 @@ SCHEMAS: Mapping[str, Json] = {
             "spool_used": {**_COUNT, "description": "Bytes of the spool that are taken or promised."},
             "spool_size": _COUNT,
             "store_available": {"type": "boolean", "description": "Whether the store answered last."},
+            "downloads": {"type": "boolean", "description": "Whether GET leads to objects (`--downloads`)."},
             "left_out": {**_COUNT, "description": "Uploads with which the stream did not begin: as in a list."},
         },
-        example={"spool_used": 8388608, "spool_size": 10737418240, "store_available": True, "left_out": 0},
+        example={
+            "spool_used": 8388608,
+            "spool_size": 10737418240,
+            "store_available": True,
+            "downloads": False,
+            "left_out": 0,
+        },
     ),
     "Part": _object(
         {

@@ -273,7 +273,7 @@ async def test_all_uploads_are_told_after_the_server_and_then_those_that_change(
     size = service.spool.budget.size
     assert (name, document) == (
         "server",
-        {"spool_used": used, "spool_size": size, "store_available": True, "left_out": 0},
+        {"spool_used": used, "spool_size": size, "store_available": True, "downloads": False, "left_out": 0},
     )
     told = [await stream.upload() for _ in range(3)]
     assert [one["key"] for one in told] == ["left", "live", "done"]
@@ -287,6 +287,12 @@ async def test_all_uploads_are_told_after_the_server_and_then_those_that_change(
     service.uploader.available = False
     while (await stream.next())[1].get("store_available", True):
         pass
+
+
+async def test_whether_there_are_downloads_is_told(start_service):
+    service = await start_service(downloads=True)
+    stream = await Stream.of(service, "/uploads/events")
+    assert (await stream.next())[1]["downloads"] is True
 
 
 async def test_a_list_is_bounded_and_says_what_it_begins_without(service, eager, monkeypatch):  # noqa: ARG001

@@ -225,6 +225,26 @@ async def test_a_changed_file_is_refused_and_may_begin_anew(service, open_page, 
     assert (await service.ask("GET", f"/uploads/{begun['id']}")).json["state"] == "cancelled"
 
 
+@pytest.mark.parametrize("downloads", [False, True])
+async def test_links_are_there_where_they_lead_somewhere(start_service, open_page, files, downloads):
+    service = await start_service(downloads=downloads)
+    await service.ask("PUT", "/objects/before.bin", b"x")
+    folder, _ = files({"a.bin": 1000})
+    page = await open_page(url(service, "#uploads"))
+    await expect(page.locator("#ended-uploads li")).to_have_count(1)
+    await expect(page.get_by_role("link", name="Open before.bin")).to_be_visible(visible=downloads)
+    await page.evaluate("location.hash = 'upload'")
+    await drop(page, folder / "a.bin")
+    await expect(page.locator("#queue-title")).to_have_text("1 of 1 file sent")
+    await expect(page.get_by_role("button", name="Open a.bin")).to_be_visible(visible=downloads)
+    assert page.complaints == []
+    if downloads:
+        await page.context.route("https://store.example/**", lambda route: route.fulfill(body="the object"))
+        async with page.expect_popup() as opened:
+            await page.get_by_role("button", name="Open a.bin").click()
+        await expect((await opened.value).locator("body")).to_have_text("the object")
+
+
 async def test_a_token_that_ends_asks_for_another_and_goes_on(start_service, open_page, files):
     service = await start_service(api_key_sha256=(parse_api_key(KEY),))
     folder, made = files({"a.bin": 1000})

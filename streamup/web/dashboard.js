@@ -203,6 +203,7 @@ function showServer(state) {
   heardServer = true;
   heardAt = Date.now();
   $("server").hidden = false;
+  document.body.classList.toggle("downloads", state.downloads); // of all views: page.css
   const reachable = state.store_available;
   $("store").className = `light ${reachable ? "on" : "off"}`;
   $("store").textContent = reachable ? "Store reachable" : "Store not reachable: uploads wait in the spool";

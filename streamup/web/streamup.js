@@ -82,7 +82,7 @@ export class Server {
    *
    *     open     a connection begins, and tells about everything once more; what it does not tell of is gone
    *     upload   an upload, as `look` tells it but without its parts: each one at the beginning, then as they change
-   *     server   the server itself: its spool, its store, how many uploads are left out (only without `id`)
+   *     server   the server itself: its spool, its store, its downloads, what is left out (only without `id`)
    *     lost     the connection broke; `data` says why (a Refused). It begins anew by itself, after `wait` milliseconds
    *
    * With `id` of one upload: its `offset` is then durable about once a second, and the end of the upload is the end of

@@ -27,7 +27,6 @@ const changed = new Set(); // items that look otherwise than what is drawn
 let server, page;
 let drawing = null; // a timer
 let announced = 0;
-let opens = null; // whether this server lets objects be read: a promise, once somebody has asked
 
 /** `page` is what page.js offers to views. */
 export function start(theServer, thePage) {
@@ -159,8 +158,6 @@ function stateChanged(item) {
   if (state === "complete") {
     item.row.classList.add("sent");
     if (!item.row.contains(document.activeElement)) $("sendings").append(item.row); // those under way stay in sight
-    opens ??= canOpen(item.sending.key);
-    opens.then((can) => can && touch(item));
   }
   touch(item);
   next();
@@ -210,23 +207,9 @@ function remove(item) {
   touch();
 }
 
-/** Whether what was sent can be looked at: the server may keep its objects to itself (--downloads). */
-async function canOpen(key) {
-  try {
-    await server.location(key);
-    return true;
-  } catch {
-    return false;
-  } finally {
-    touch();
-  }
-}
-
 async function open(item) {
   try {
-    const link = document.createElement("a");
-    Object.assign(link, { href: await server.location(item.sending.key), target: "_blank", rel: "noopener" });
-    link.click();
+    await page.open(item.sending.key);
   } catch (error) {
     page.tell(explained(error), { failed: true });
   }
@@ -239,16 +222,15 @@ function touch(item) {
   drawing ??= setTimeout(draw, DRAW_MILLISECONDS);
 }
 
-async function draw() {
-  const canBeOpened = await Promise.race([opens, false]);
+function draw() {
   drawing = null;
-  for (const item of changed) drawItem(item, canBeOpened);
+  for (const item of changed) drawItem(item);
   changed.clear();
   drawTotal();
   if (items.size && [...items.values()].some((item) => item.sending.state === "sending")) touch(); // rates change by themselves
 }
 
-function drawItem({ sending, row, go }, canBeOpened) {
+function drawItem({ sending, row, go }) {
   const part = (name) => row.querySelector(name);
   const { state, error } = sending;
   const [word, kind] = go && ["paused", "failed"].includes(state) ? BADGES.ready : BADGES[state] ?? BADGES.paused;
@@ -271,7 +253,7 @@ function drawItem({ sending, row, go }, canBeOpened) {
   part(".now").hidden = state !== "waiting";
   part(".retry").hidden = state !== "failed" || go || error instanceof Unreadable || error instanceof Changed;
   part(".anew").hidden = state !== "failed" || go || !(error instanceof Changed);
-  part(".open").hidden = state !== "complete" || !canBeOpened;
+  part(".open").hidden = state !== "complete";
   part(".cancel").hidden = state === "complete";
 }
 
