@@ -1,6 +1,5 @@
 """The page at `/` as a person meets it: in Chromium, with keys and names that strangers have chosen."""
 
-import asyncio
 from typing import Any
 from urllib.parse import quote
 
@@ -178,13 +177,17 @@ async def test_it_says_once_that_the_server_is_gone_and_goes_on_with_the_next(st
             new MutationObserver(() => said.push(status.textContent)).observe(status, { childList: true });
         }"""
     )
+    await page.clock.install()
+    failed = []
+    page.on("requestfailed", lambda request: failed.append(request.url))
     await service.stop()
     await expect(connection(page)).to_have_text("Reconnecting")
     await expect(page.locator("#connection [aria-hidden]")).to_contain_text("in ")
     await expect(page.locator("#lost")).to_contain_text("This is as it was at")
     await expect(page.locator("#server")).to_be_hidden()  # who knows how it is now?
     await expect(row(page, "left.bin")).to_be_visible()
-    await asyncio.sleep(1.5)  # for some attempts that fail
+    await eventually(lambda: len(failed) >= 3)
+    await page.clock.pause_at(await page.evaluate("Date.now() + 10"))  # it will not try again by itself
     await start_service(store=service.store, listen=service.address)
     await page.get_by_role("button", name="Try now").click()
     await expect(connection(page)).to_have_text("Live")

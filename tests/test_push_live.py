@@ -4,15 +4,13 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
 from contextlib import contextmanager
 
 import pytest
 from click.testing import CliRunner
 from conftest import BODY
-from process import MODULE, digest, prefix_of, run, running, until
+from process import MODULE, run, running, until
 from raw_client import eventually
 
 from streamup import cli, push_command
@@ -291,24 +289,3 @@ def test_a_command_gets_our_signals_and_its_code_decides(server, number):
         assert push.wait(20) == 255
     assert server.open_upload(key) is None
     assert server.uploads(key)[0]["object"]["size"] % 2 == 1
-
-
-@pytest.mark.campaign
-def test_the_memory_is_bounded_for_a_producer_ten_times_faster_than_the_network(server, between, bucket):
-    size, backlog = 150 << 20, 30 << 20
-    network = between(server.ports[0])
-    network.rate = 24 << 20
-    url = f"{network.url}/objects/slow"
-    begun = time.monotonic()
-    script = f"import os; [os.write(1, bytes([n % 251]) * 65536) for n in range({size >> 16})]"
-    producer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
-    push = subprocess.Popen([*PUSH, "-", url, f"--backlog-size={backlog}", "-q"], stdin=producer.stdout)
-    producer.stdout.close()
-    _, status, usage = os.wait4(push.pid, 0)
-    push.returncode = os.waitstatus_to_exitcode(status)
-    assert (push.returncode, producer.wait()) == (0, 0)
-    assert time.monotonic() - begun > size / network.rate / 2, "it was the network that was slow"
-    # 45 MiB of Python, 64 MiB of backlog, and what is on its way between them and the socket.
-    assert usage.ru_maxrss << 10 < 150 << 20
-    stored = bucket.read(f"{prefix_of(server)}slow")
-    assert digest(stored) == digest(b"".join(bytes([n % 251]) * 65536 for n in range(size >> 16)))
