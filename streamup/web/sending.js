@@ -357,12 +357,15 @@ export class Sending extends EventTarget {
   }
 
   async #bytes(start, end) {
+    const words = "The file cannot be read: it was changed, moved or removed. Choose it again.";
+    let bytes;
     try {
-      return new Uint8Array(await this.file.slice(start, end).arrayBuffer());
+      bytes = new Uint8Array(await this.file.slice(start, end).arrayBuffer());
     } catch (error) {
-      const words = "The file cannot be read: it was changed, moved or removed. Choose it again.";
       throw new Unreadable(words, { cause: error });
     }
+    if (bytes.length < end - start) throw new Unreadable(words); // not every browser refuses a file that was cut
+    return bytes;
   }
 
   // -- what is told ---------------------------------------------------------------------------------------------------
