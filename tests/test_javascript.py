@@ -437,5 +437,29 @@ async def test_what_a_browser_has_no_room_for_can_be_had_as_a_whole(node):
     assert said == [[*range(100)]]
 
 
+async def test_the_end_of_what_is_discarded_does_not_bring_it_back(node):
+    """MediaRecorder gives its last bytes after it has been stopped."""
+    said = await node(
+        """
+        import { Outbox } from "./outbox.js";
+        const kept = new Set();
+        const recordings = {
+          async keep({ id }) { kept.add(id); },
+          async save({ id }) { kept.add(id); },
+          async remove(id) { kept.delete(id); },
+        };
+        const record = { id: "a", bytes: 0, milliseconds: 0, crc: 0n, safe: 0, upload: null, type: "video/webm" };
+        const box = new Outbox({ recordings, record, changed() {} });
+        await box.add(new Uint8Array(9).buffer, 1000);
+        say([...kept]);
+        await box.discard();
+        await box.add(new Uint8Array(9).buffer, 1500);
+        await box.end();
+        say([...kept]);
+        """
+    )
+    assert said == [["a"], []]
+
+
 def received(service):
     return service.metrics.registry.get_sample_value("streamup_received_bytes_total")

@@ -30,6 +30,7 @@ export class Outbox {
   #due = 0;
   #pause = null;
   #news = signal();
+  #answered; // resolves `answered`
 
   constructor({ server, recordings, record, changed }) {
     this.#server = server;
@@ -40,8 +41,6 @@ export class Outbox {
     /** Resolves when the server has answered for the first time, or could not be reached. */
     this.answered = new Promise((resolve) => (this.#answered = resolve));
   }
-
-  #answered;
 
   /** Recorded, and not on the server's disk. */
   get unsafe() {
@@ -74,6 +73,7 @@ export class Outbox {
 
   /** No more will come. */
   async end() {
+    if (this.state === "discarded") return; // nothing of it may be written again
     this.record.ended = true;
     await this.#kept(() => this.#recordings.save(this.record));
     this.#wake();
@@ -116,7 +116,8 @@ export class Outbox {
 
   /** What is here, for a download. */
   async remains() {
-    return new Blob((await this.#chunks()).map(({ bytes }) => bytes), { type: this.record.type });
+    const chunks = [...(await this.#keptChunks(Infinity)), ...this.#memory];
+    return new Blob(chunks.map(({ bytes }) => bytes), { type: this.record.type });
   }
 
   async #step() {
@@ -190,11 +191,13 @@ export class Outbox {
   }
 
   #lose(reason) {
+    if (this.over) return;
     this.state = "lost";
     this.reason = reason;
   }
 
   async #met(error) {
+    if (this.over) return;
     this.#sure = false;
     if (GONE.includes(error.status) && this.record.upload !== null) return await this.#gone(error.message);
     this.state = error.again ? "waiting" : "refused";
@@ -229,9 +232,15 @@ export class Outbox {
     this.#there = bytes;
   }
 
+  /** The next ones to be sent: those that are kept come before those in memory. */
   async #chunks(most) {
-    const kept = this.#recordings ? await this.#recordings.chunks(this.record.id, most).catch(() => []) : [];
+    const kept = await this.#keptChunks(most);
     return kept.length ? kept : this.#memory.slice(0, MOST_CHUNKS);
+  }
+
+  async #keptChunks(most) {
+    if (!this.#recordings) return [];
+    return await this.#recordings.chunks(this.record, most).catch(() => []);
   }
 
   async #more() {
