@@ -78,7 +78,7 @@ async def record(page: Page, *, camera: bool = True) -> None:
 async def saved(page: Page) -> str:
     """Stop. The key of what was recorded, once that is complete."""
     await press(page, "Stop")
-    await expect(rows(page).first.locator(".state")).to_have_text("complete")
+    await expect(rows(page).first.locator(".state")).to_have_text("Complete")
     return await rows(page).first.locator(".key").text_content()
 
 
@@ -125,7 +125,7 @@ async def test_a_recording_outlives_the_server_and_the_page(serve, bucket, open_
     await page.unroute("**/uploads/*")
 
     first = rows(page).last
-    await expect(first.locator(".state")).to_have_text("complete")
+    await expect(first.locator(".state")).to_have_text("Complete")
     await expect(first.locator(".told")).to_contain_text("The page was left while this was recorded")
     await first.get_by_role("button", name="Record on").click()
     await shows(page, 3)
@@ -163,7 +163,7 @@ async def test_a_screen_and_a_microphone_until_the_browser_ends_the_sharing(serv
     await page.evaluate(
         "document.getElementById('preview').srcObject.getVideoTracks()[0].dispatchEvent(new Event('ended'))"
     )
-    await expect(rows(page).locator(".state")).to_have_text("complete")
+    await expect(rows(page).locator(".state")).to_have_text("Complete")
     await expect(page.locator("#prepare")).to_be_visible()
     assert played(service.data("a/talk.webm"), tmp_path) > 1
     found = run(FFMPEG, "-hide_banner", "-i", tmp_path / "recording.webm").err
@@ -181,7 +181,7 @@ async def test_answers_that_are_lost_and_connections_that_break_cost_nothing(ser
     await shows(page, 6)
     network.fate = lambda _number: None
     await press(page, "Stop")
-    await expect(rows(page).locator(".state")).to_have_text("complete")
+    await expect(rows(page).locator(".state")).to_have_text("Complete")
     await expect(rows(page).locator(".verified")).to_contain_text("Verified")
     assert network.did["reset up"] > 1
     assert network.did["reset down"] > 1  # answers that are lost
@@ -217,7 +217,7 @@ async def test_a_second_tab_leaves_a_recording_alone_until_the_first_has_gone(se
     await shows(page, 3)
     await expect(rows(other)).to_have_count(0)
     await page.close()
-    await expect(rows(other).locator(".state")).to_have_text("complete")
+    await expect(rows(other).locator(".state")).to_have_text("Complete")
     assert played(service.data("talk.webm"), tmp_path) > 1
 
 

@@ -15,11 +15,11 @@ const ANSWER_MILLISECONDS = 3000; // so long a recording waits for the server's 
 const MOST_IN_MEMORY = 256 << 20; // minutes, in a browser that has no room, of a server that cannot be reached
 
 const BADGES = {
-  sending: ["finishing", "live"],
-  waiting: ["waiting", "waiting"],
-  refused: ["refused", "failed"],
-  lost: ["incomplete", "failed"],
-  complete: ["complete", "done"],
+  sending: ["Finishing", "live"],
+  waiting: ["Waiting", "waiting"],
+  refused: ["Refused", "failed"],
+  lost: ["Incomplete", "failed"],
+  complete: ["Complete", "done"],
 };
 
 const $ = (id) => document.getElementById(id);
