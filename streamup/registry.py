@@ -212,7 +212,7 @@ class Registry:
         async with live.syncing:
             live.require_fresh()
             feeding = live.writer is not None and live.writer.feeding
-            recent = feeding and self._clock() < live.announced + ANNOUNCE_SECONDS
+            recent = feeding and asyncio.get_running_loop().time() < live.announced + ANNOUNCE_SECONDS
             if upload.offset < upload.received and upload.state in LIVE and not recent:
                 await self._announce(live, partial(self._checkpoint.announce, upload.id))
         return upload.offset
@@ -233,7 +233,7 @@ class Registry:
     ) -> None:
         """Sync what is received (hold `syncing`), commit that, and only then say so."""
         upload = live.upload
-        live.announced = self._clock()
+        live.announced = asyncio.get_running_loop().time()
         try:
             synced = await live.accumulator.sync()
         except SpoolError as error:

@@ -96,7 +96,8 @@ class Live:
     """An upload in memory, and what moves it.
 
     `entry` is held by a newcomer from stopping the old writer to being the new one; `syncing` during a sync, so that
-    those who ask together share it; `announced` is when the last one was. `ended` is set once nothing moves any more.
+    those who ask together share it; `announced` is when the last one was, by the loop's clock. `ended` is set once
+    nothing moves any more.
     `stale`: a commit failed, so memory may be wrong; `rereads` counts how often that has happened to this upload.
     """
 

@@ -144,6 +144,15 @@ async def test_an_offset_that_was_told_survives_a_power_cut(service, start_servi
     client.close()
 
 
+async def test_a_clock_that_is_set_back_holds_no_offset_back(service, eager, monkeypatch):  # noqa: ARG001
+    client, upload_id = await service.begin()
+    stream = await watched(service, upload_id)
+    await stream.upload(offset=len(START))
+    monkeypatch.setattr(service.uploads.registry, "_clock", lambda: time.time() - 3600)
+    await client.send(chunk(b"more"))
+    await stream.upload(offset=len(START) + 4, writer=True)
+
+
 async def test_who_watches_stops_nobody_and_sees_who_does(service, eager):  # noqa: ARG001
     client, upload_id = await service.begin()
     stream = await watched(service, upload_id)
