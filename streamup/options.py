@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,29 @@ class SecretOption(click.Option):
             return read_secret(Path(path), file_variable)
         except ConfigError as error:
             raise click.UsageError(str(error), ctx) from error
+
+
+class TokenFile:
+    """The token in a file, as it is there now: what a command does may last longer than one token.
+
+    The last one, while there is none: the file is being written.
+    """
+
+    def __init__(self, path: Path, token: str) -> None:
+        self._path = path
+        self._token = token
+
+    def __call__(self) -> str:
+        with suppress(ConfigError):
+            self._token = parse_token(read_secret(self._path, "the token"))
+        return self._token
+
+
+def renewable(ctx: click.Context, token: str | None) -> str | TokenFile | None:
+    """The `--token` of a command, to be asked for again if it is in a file."""
+    in_environment = ctx.get_parameter_source("token") is ParameterSource.ENVIRONMENT
+    path = os.environ.get("STREAMUP_TOKEN_FILE")
+    return TokenFile(Path(path), token) if token and path and in_environment else token
 
 
 def require_known_files(environ: Mapping[str, str], options: Collection[Option]) -> None:

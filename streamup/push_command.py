@@ -19,7 +19,7 @@ from streamup.client.table import human_size, printable
 from streamup.errors import BadRequest, ConfigError
 from streamup.exits import Failure, Interruption
 from streamup.keys import validate_key
-from streamup.options import DEFAULT_SERVER, Written, server_options
+from streamup.options import DEFAULT_SERVER, Written, renewable, server_options
 from streamup.protocols import fields
 from streamup.signals import run_stoppable
 from streamup.values import parse_duration, parse_pair, parse_size
@@ -60,7 +60,7 @@ class Push(click.Command):
 class Terms:
     """What is the same for all that is pushed."""
 
-    token: str | None
+    token: str | Callable[[], str] | None
     content_type: str | None
     metadata: Mapping[str, str]
     patience: float
@@ -170,7 +170,7 @@ def push(ctx: click.Context, /, words: tuple[str, ...], *, server: str, token: s
         sources, destination = _files_and_destination(words, server)
     about = {name: options.pop(name) for name in ("content_type", "patience", "as_json", "quiet")}
     _require_type(about["content_type"])
-    terms = Terms(destination.token or token, metadata=dict(options.pop("meta")), **about)
+    terms = Terms(destination.token or renewable(ctx, token), metadata=dict(options.pop("meta")), **about)
     of_files = {name: options.pop(name) for name in _OF_FILES}
     if command is not None and (sources or not command):
         raise click.UsageError("With a command it is: streamup push URL -- COMMAND ARGS...")

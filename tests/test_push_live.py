@@ -5,8 +5,10 @@ import json
 import os
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from conftest import BODY
@@ -15,8 +17,12 @@ from raw_client import eventually
 
 from streamup import cli, push_command
 from streamup.client import live, sending
+from streamup.client.backlog import Backlog
 from streamup.client.destination import Destination
+from streamup.client.progress import Lines
+from streamup.client.progress import Progress as Shown
 from streamup.exits import Failure, Interruption
+from streamup.options import renewable, token_option
 from streamup.push_command import Terms
 
 pytest_plugins = ["weed", "process", "network"]
@@ -138,6 +144,58 @@ async def test_a_connection_that_comes_back_is_told(service, stream, stdin, betw
     assert ("Trying again" in told, "Connected again" in told) == (True, True)
 
 
+@pytest.fixture(params=["full", "closed"])
+def lost_stderr(request, monkeypatch):
+    """A log whose disk is full; or there is none."""
+    with suppress(OSError), Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stderr", full if request.param == "full" else None)
+        yield
+        monkeypatch.undo()
+
+
+@pytest.mark.usefixtures("lost_stderr")
+async def test_a_stream_outlives_the_terminal_it_was_started_from(service, stream, stdin, between):
+    network = between(service.address[1])
+    work = asyncio.create_task(push_command._piped(stream("a", url=network.url)))
+    stdin.write(b"one")
+    await eventually(lambda: any(live.upload.received == 3 for live in service.uploads.registry))
+    await asyncio.to_thread(network.reset_all)
+    stdin.write(b"two")
+    stdin.close()
+    assert await work == 0
+    assert service.data("a") == b"onetwo"
+
+
+async def test_a_pipe_that_breaks_makes_no_object_and_ends_its_command(service, stream, monkeypatch):
+    """The end of what was read is not the end of what was written."""
+
+    class Breaking(Backlog):
+        def add(self, data):
+            if self.end:
+                raise MemoryError
+            return super().add(data)
+
+    monkeypatch.setattr("streamup.client.backlog.Backlog", Breaking)
+    with pytest.raises(Failure, match="Cannot allocate memory"):
+        await push_command._produced(stream("a"), shell("echo one; sleep 0.2; echo two"), (), "keep")
+    with pytest.raises(Failure, match="Cannot allocate memory"):
+        await push_command._produced(stream("b"), shell("echo one; sleep 0.2; echo two; sleep 60"), (), "keep")
+    assert (service.data("a"), service.data("b")) == (None, None)
+
+
+async def test_a_reason_that_changes_is_told(capsys, monkeypatch):
+    monkeypatch.setattr(live, "SAY_SECONDS", 0)
+
+    class Pipe:
+        full, backlog = False, Backlog(0, 0)
+
+    words = live._Words(Lines(), Pipe())
+    words.progress = Shown("a", None)
+    for reason in ("gone", "gone", "expired"):
+        words.tell(sending.Progress("waiting", 0, 0, 0, reason))
+    assert [line.partition(".")[0] for line in capsys.readouterr().err.splitlines()] == ["gone", "expired"]
+
+
 # --- a command
 
 
@@ -226,6 +284,33 @@ def test_wrong_usage(line, says):
     result = CliRunner().invoke(cli.main, ["push", *line.split()])
     assert result.exit_code == 2
     assert says in result.output
+
+
+def test_a_token_in_a_file_is_read_again(tmp_path, monkeypatch):
+    seen = []
+
+    @click.command()
+    @token_option
+    @click.pass_context
+    def probe(ctx, token):
+        seen.append(renewable(ctx, token))
+
+    file = tmp_path / "token"
+    file.write_text("one\n")
+    assert CliRunner().invoke(probe, [], env={"STREAMUP_TOKEN_FILE": str(file)}).exit_code == 0
+    (token,) = seen
+    found = [token()]
+    for text in ("two\n", "", "no token\n", "three"):
+        file.write_text(text)
+        found.append(token())
+    file.unlink()
+    assert [*found, token()] == ["one", "two", "two", "two", "three", "three"]
+    monkeypatch.setenv("STREAMUP_TOKEN_FILE", str(file))
+    CliRunner().invoke(probe, ["--token", "mine"])
+    monkeypatch.delenv("STREAMUP_TOKEN_FILE")
+    CliRunner().invoke(probe, [], env={"STREAMUP_TOKEN": "yours"})
+    CliRunner().invoke(probe, [])
+    assert seen[1:] == ["mine", "yours", None]
 
 
 # --- processes of their own

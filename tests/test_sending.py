@@ -68,6 +68,7 @@ class Server:
         self.told = asyncio.Condition()
         self.object = None
         self.events = True
+        self.told_of = b"a"
 
     async def announce(self):
         async with self.told:
@@ -110,7 +111,8 @@ class Server:
                     while self.durable == seen:
                         await self.told.wait()
                     seen = self.durable
-                await response.write(b': here\n\nevent: upload\r\ndata: {\r\ndata: "offset": %d}\r\n\r\n' % seen)
+                told = b'{\r\ndata: "id": "%s", "offset": %d}' % (self.told_of, seen)
+                await response.write(b": here\n\nevent: upload\r\ndata: " + told + b"\r\n\r\n")
         return response
 
 
@@ -391,6 +393,102 @@ async def test_an_answer_that_never_comes_is_given_up_though_every_byte_is_durab
     sending = Sending(server.client, supply := Bytes(BODY), "a")
     assert await asyncio.wait_for(sending.deliver(), 10) == supply.released == len(BODY)
     assert server.data == BODY
+
+
+async def test_what_is_told_of_another_upload_releases_nothing(server, monkeypatch):
+    monkeypatch.setattr(sending_module, "STALL_SECONDS", 10)
+    server.told_of = b"b"
+    sending = Sending(server.client, supply := Live(BODY), "a")
+    work = asyncio.create_task(sending.deliver())
+    await eventually(lambda: len(server.data) == len(BODY))
+    await server.announce()
+    await server.announce()
+    await supply.end()
+    assert supply.released == 0
+    assert await work == len(BODY)
+
+
+@pytest.mark.parametrize("flood", [b"data: x\n" * 200_000, b"data: " + b"[" * 60_000 + b"\n\n"], ids=["long", "deep"])
+async def test_an_event_that_is_none_ends_no_stream(server, flood):
+    async def drown(request):
+        if not request.path.endswith("/events"):
+            return None
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(flood)
+        return response
+
+    server.rules = [drown]
+    async with asyncio.timeout(5):
+        with pytest.raises(ClientError, match="Is this a streamup server"):
+            async for _ in server.client.events("a"):
+                pass
+        sending = Sending(server.client, supply := Live(BODY), "a")
+        work = asyncio.create_task(sending.deliver())
+        await eventually(lambda: supply.released == len(BODY))
+        await supply.end()
+        await work
+
+
+async def test_a_silent_stream_keeps_its_upload_from_expiring(start_service, monkeypatch):
+    monkeypatch.setattr(sending_module, "SILENT_SECONDS", 0.2)
+    service = await start_service(expire_seconds=1.0)
+    async with Client(url(service)) as client:
+        sending = Sending(client, supply := Live(BODY[:10]), "a")
+        monkeypatch.setattr(sending_module, "IDLE_SECONDS", 0.1)
+        work = asyncio.create_task(sending.deliver())
+        await eventually(lambda: supply.released == 10)
+        expires = []
+
+        async def later():
+            found = await client.look(sending.upload_id)
+            expires.extend([found["expires"]] if found["expires"] not in (*expires, None) else [])
+            return len(expires) > 2
+
+        await eventually(later)
+        await supply.add(BODY[10:20])
+        await supply.end()
+        await work
+        await sending.seal()
+    assert service.data("a") == BODY[:20]
+
+
+async def test_a_stream_waits_for_another_credential_and_a_file_does_not(server):
+    def denied(request):
+        return request.headers.get("Authorization") not in (None, f"Bearer {good[0]}")
+
+    async def refuse(request):
+        return problem(401) if denied(request) else None
+
+    good, mine, told = ["one"], ["one"], []
+    server.rules = [refuse]
+    async with Client(f"http://127.0.0.1:{server.port}", lambda: mine[0]) as client:
+        sending = Sending(client, supply := Live(BODY[:10]), "a", tell=told.append)
+        work = asyncio.create_task(sending.deliver())
+        await eventually(lambda: supply.released == 10)
+        good[0] = "two"
+        await supply.add(BODY[10:])
+        await eventually(lambda: any("read again each time" in progress.reason for progress in told))
+        mine[0] = "two"
+        await supply.end()
+        assert await work == len(BODY)
+        good[0] = "three"
+        sealing = asyncio.create_task(sending.seal())
+        await eventually(lambda: sending.progress.state == "waiting")
+        mine[0] = "three"
+        await sealing
+        assert server.object == BODY
+        good[0] = "four"
+        with pytest.raises(ClientError) as refused:
+            await Sending(client, Live(BODY), "a").deliver()  # it was never good
+        assert refused.value.status == 401
+        server.data.clear()
+        server.rules = [times(1, "PATCH", lambda: problem(401))]
+        with pytest.raises(ClientError) as refused:
+            await Sending(client, Bytes(BODY, len(BODY)), "a").deliver()
+        assert refused.value.status == 401
 
 
 async def test_an_append_without_a_byte_is_ended(server, monkeypatch):

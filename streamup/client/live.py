@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from streamup.client.table import human_size
 
 GRACE_SECONDS = 8.0
 """How long what has been read may still be sent after SIGTERM: who sends that, often kills after ten seconds."""
+
+SAY_SECONDS = 30.0
+"""How often people are told that the server is away for another reason than before."""
 
 TERM_SECONDS = 5.0
 """How long a command may take to end by SIGTERM, before it is killed."""
@@ -148,6 +152,7 @@ class _Words:
         self._lines = lines
         self._pipe = pipe
         self._lost = False
+        self._said: tuple[str, float] = ("", 0.0)
 
     def tell(self, at: Progress) -> None:
         """Raises `ClientError` for a server that has never been reached, when there is no room for more."""
@@ -157,8 +162,10 @@ class _Words:
         if at.state == "waiting":
             if self._pipe.full and not self.sending.reached:
                 raise ClientError(f"{reason} And there is no room to keep more of the stream.", again=True)
-            if not self._lost:
+            said, then = self._said
+            if not self._lost or (reason != said and time.monotonic() > then + SAY_SECONDS):
                 self._lines.say(f"{reason} Trying again; what comes meanwhile is kept.")
+                self._said = reason, time.monotonic()
             self._lost = True
         elif at.state == "connected" and self._lost:
             self._lines.say(f"Connected again. {kept} are still to be sent.")
@@ -204,7 +211,9 @@ class Command:
         return 128 - code if code < 0 else code
 
     async def ended_well(self) -> bool:
-        """As `Source`."""
+        """As `Source`. Raises `OSError` if its output could not be read to the end: it waits then, or has lost some."""
+        if self.pipe.error is not None:
+            raise self.pipe.error
         return await self.code() in self._ok_codes
 
     def signalled(self, number: int) -> None:

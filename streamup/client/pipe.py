@@ -6,6 +6,7 @@ The producer at its other end only ever sees a slow pipe: while the backlog is f
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import select
@@ -92,6 +93,8 @@ class Pipe:
                 self._keep(self._buffer[:size])
         except OSError as error:
             self.error = error
+        except MemoryError:
+            self.error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         self.ended = True
         self._wake()
 

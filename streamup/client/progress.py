@@ -156,9 +156,14 @@ class Lines:
         """Take the picture away."""
 
     def say(self, text: str) -> None:
-        """One line for people, on stderr."""
-        sys.stderr.write(f"{printable(text)}\n")
-        sys.stderr.flush()
+        """One line for people, on stderr. One that cannot be written is no reason to end a transfer."""
+        with suppress(OSError):  # the terminal has gone, the log's disk is full
+            self._write(text)
+
+    def _write(self, text: str) -> None:
+        if sys.stderr is not None:  # closed from the beginning
+            sys.stderr.write(f"{printable(text)}\n")
+            sys.stderr.flush()
 
     def tell(self, text: str) -> None:
         """One line of what came out, on stdout."""
@@ -224,7 +229,7 @@ class Bars(Lines):
     def end(self) -> None:
         self._live.stop()
 
-    def say(self, text: str) -> None:
+    def _write(self, text: str) -> None:
         """Above the bars."""
         self._console.print(printable(text), soft_wrap=True)
 
@@ -242,7 +247,7 @@ def choose(*, quiet: bool, as_json: bool) -> Lines:
         return Lines()
     if as_json:
         return Json()
-    return Bars() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else Lines()
+    return Bars() if sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else Lines()
 
 
 def numbers(state: State) -> str:

@@ -39,7 +39,7 @@ class Pushes:
     def __init__(
         self,
         pairs: Sequence[tuple[str, Destination]],
-        token: str | None,
+        token: str | Callable[[], str] | None,
         notes: Notes,
         show: Lines,
         report: Callable[[FileOutcome], None],
@@ -94,8 +94,10 @@ class Pushes:
         try:
             pushed = await push.run(progress, whole.skip if whole else lambda _: None)
         except ClientError as error:
-            self._hopeless = self._hopeless or error.status == 401 or (error.again and not (met or error.status))  # noqa: PLR2004
-            return FileOutcome(path, destination, error=str(error), again=error.again)
+            denied = error.status == 401  # noqa: PLR2004 - Unauthorized
+            self._hopeless = self._hopeless or denied or (error.again and not (met or error.status))
+            # A credential that was good a moment ago has expired: with another one the same command goes on.
+            return FileOutcome(path, destination, error=str(error), again=error.again or (denied and push.reached))
         except Interrupted as error:
             return FileOutcome(path, destination, error=str(error), again=True)
         except TransferError as error:

@@ -14,7 +14,7 @@ import asyncio
 import json
 import re
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -42,6 +42,9 @@ _NEEDS = "`ls` and `status` need GET, `finish` and `push` HEAD and PATCH as well
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600)
 _QUESTION = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=30)
 """Of a GET, which waits for nothing but the server. Events come every 15 s, if only to say that there is none."""
+
+_EVENT_BYTES = 1 << 20
+"""Of one event at most: an upload is told in some kilobytes."""
 
 _PARTIAL = "application/partial-upload"
 _PROBLEM = "application/problem+json"
@@ -85,15 +88,18 @@ class Appended:
 
 
 class Client:
-    """The server at `url`, with an API key or a token. An async context manager."""
+    """The server at `url`, with an API key or a token. An async context manager.
 
-    def __init__(self, url: str, token: str | None = None) -> None:
+    A `token` that can be called is asked for each request: an upload may last longer than one.
+    """
+
+    def __init__(self, url: str, token: str | Callable[[], str] | None = None) -> None:
         self._uploads = URL(url) / "uploads"
         self._objects = URL(url) / "objects"
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._token = token
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(headers=self._headers, timeout=_TIMEOUT)
+        self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
         return self
 
     async def __aexit__(
@@ -193,13 +199,17 @@ class Client:
             if response.content_type != "text/event-stream":
                 raise _stranger(response.url)
             data: list[str] = []
+            size = 0
             async for line in response.content:
+                if (size := size + len(line)) > _EVENT_BYTES:
+                    raise _stranger(response.url)
                 name, _, value = line.decode().rstrip("\r\n").partition(":")
                 if name == "data":
                     data.append(value.removeprefix(" "))
-                elif not line.strip() and data:  # an empty line ends an event
-                    yield json.loads("\n".join(data))
-                    data = []
+                elif not line.strip():  # an empty line ends an event
+                    if data:
+                        yield json.loads("\n".join(data))
+                    data, size = [], 0
 
     # -- looking, ending ----------------------------------------------------------------------------------------
 
@@ -277,18 +287,20 @@ class Client:
         """
         try:
             timeout = _QUESTION if method == "GET" else _TIMEOUT
+            token = self._token() if callable(self._token) else self._token
+            said = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
             async with self._session.request(
-                method, url, headers=headers, data=data, timeout=timeout, allow_redirects=False
+                method, url, headers=said, data=data, timeout=timeout, allow_redirects=False
             ) as response:
                 if not (response.ok and response.status < 300) and not (missing_ok and response.status == 404):  # noqa: PLR2004
-                    raise await _refusal(response)
+                    raise await _refusal(response, renewable=callable(self._token))
                 yield response
         except aiohttp.ClientConnectorCertificateError as error:  # it is a ValueError, too
             raise ClientError(
                 f"The certificate of {url.origin()} cannot be verified: {_why(error.certificate_error)}. If it is the "
                 "right server, set SSL_CERT_FILE to a file with the certificate of its authority (PEM)."
             ) from error
-        except (aiohttp.ContentTypeError, KeyError, TypeError, ValueError) as error:
+        except (aiohttp.ContentTypeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise _stranger(url) from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise ClientError(f"The server at {url.origin()} cannot be reached: {_words(error)}", again=True) from error
@@ -327,7 +339,7 @@ def _offset(response: aiohttp.ClientResponse) -> int:
     return int(offset)
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> ClientError:
+async def _refusal(response: aiohttp.ClientResponse, *, renewable: bool) -> ClientError:
     """The server's problem document in one line; the bare status where it sent none (it cannot, to a HEAD)."""
     problem: Any = None
     if refused := response.content_type == _PROBLEM:
@@ -337,7 +349,8 @@ async def _refusal(response: aiohttp.ClientResponse) -> ClientError:
             problem = None
     if not isinstance(problem, dict):
         problem = {}
-    words = [problem.get("title") or f"{response.status} {response.reason}", _detail(response, problem.get("detail"))]
+    detail = _detail(response, problem.get("detail"), renewable=renewable)
+    words = [problem.get("title") or f"{response.status} {response.reason}", detail]
     offset, wait = response.headers.get("Upload-Offset", ""), response.headers.get("Retry-After", "")
     return ClientError(
         ": ".join(str(word) for word in words if word),
@@ -349,10 +362,13 @@ async def _refusal(response: aiohttp.ClientResponse) -> ClientError:
     )
 
 
-def _detail(response: aiohttp.ClientResponse, detail: object) -> object:
+def _detail(response: aiohttp.ClientResponse, detail: object, *, renewable: bool) -> object:
     """The server's words, except where they are of HTTP and who types a command needs others."""
     if response.status == 401 and "Authorization" not in response.request_info.headers:  # noqa: PLR2004 - Unauthorized
         return "Set STREAMUP_TOKEN or STREAMUP_TOKEN_FILE to an API key or a token."
+    if response.status == 401:  # noqa: PLR2004 - as above
+        renew = " Its file is read again each time: write a new one there." * renewable
+        return f"{detail or 'The credential is not accepted.'}{renew}"
     if response.status == 403 and f"not allow {response.method}" in str(detail):  # noqa: PLR2004 - Forbidden
         return f"{detail} {_NEEDS}"
     return detail

@@ -39,6 +39,11 @@ IDLE_SECONDS = 10.0
 SLOW_BYTES = 10 << 10
 """... and so is one that has had no more than this in that time: a server wants 240 bytes a second (`--min-rate`)."""
 
+SILENT_SECONDS = 60.0
+"""A stream that brings nothing says so as often, by an append without a byte: a server lets go of an upload that nobody
+has written to for some time (`--expire`), and what is wrong is found before there is something to send.
+"""
+
 STALL_SECONDS = 8.0
 """So long without progress, while bytes are on their way, an append is ended cleanly: then the server answers."""
 
@@ -52,6 +57,9 @@ POST takes no longer.
 
 SEAL_SECONDS = 90.0
 """For the answer to the seal, which the server gives after its `--store-timeout` (a minute) at the latest."""
+
+DENIED = (401, 403)
+"""A credential that was good may have expired, or was revoked."""
 
 CANCEL_SECONDS = 60.0
 """So long it is tried to cancel an upload. One that stays expires by itself."""
@@ -208,7 +216,12 @@ class Sending:
         assert self.upload_id is not None  # noqa: S101 - for the type checker: it has begun
         self._turn("connected")
         self._sent = position
-        first = await self._supply.read(position)
+        try:
+            async with asyncio.timeout(SILENT_SECONDS):
+                first = await self._supply.read(position)
+        except TimeoutError:
+            await within(OFFSET_SECONDS, self._client.append(self.upload_id, position, b""))
+            return False
         if not first:
             return True
         line = _Line(asyncio.get_running_loop())
@@ -278,7 +291,8 @@ class Sending:
         while True:
             with suppress(ClientError, KeyError, TypeError):
                 async for document in self._client.events(self.upload_id):
-                    self._learn(document["offset"])
+                    if document["id"] == self.upload_id:
+                        self._learn(document["offset"])
                     delay = FIRST_DELAY_SECONDS
             await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - jitter
             delay = min(2 * delay, MOST_DELAY_SECONDS)
@@ -304,7 +318,9 @@ class Sending:
         """Wait before the next attempt; raises the error if there is none to be made."""
         elsewhere = error.status == 409 and error.offset is not None  # noqa: PLR2004 - Conflict: HEAD tells where to go on
         # Who was reached once is believed to be there still; what is between (a proxy, a login page) may say anything.
-        passing = error.again or elsewhere or (self.reached and not error.refused)
+        # A stream does not come again: it waits for another credential, and a file is pushed again with one.
+        denied = self.reached and error.status in DENIED and self._supply.length is None
+        passing = error.again or elsewhere or denied or (self.reached and not error.refused)
         if not passing:
             raise error
         now = asyncio.get_running_loop().time()
