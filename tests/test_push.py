@@ -363,10 +363,16 @@ async def test_what_is_no_file_is_told_the_way(site, tmp_path):
     if os.geteuid():
         with pytest.raises(TransferError, match="Permission denied"):
             await site.run(tmp_path / "secret")
-    with LocalFile.open("/proc/self/mem") as memory:  # a file that cannot be read at 0
-        memory.length = 1
+    with pytest.raises(TransferError, match="cannot be read at byte 0"):
+        await site.run(Path("/proc/self/mem"))
+    (tmp_path / "plain").touch()
+    with LocalFile.open(str(tmp_path / "plain")) as file:
+        memory = os.open("/proc/self/mem", os.O_RDONLY)
+        os.dup2(memory, file.descriptor)
+        os.close(memory)
+        file.length = 1
         with pytest.raises(TransferError, match="cannot be read at byte 0"):
-            await memory.read(0)
+            await file.read(0)
 
 
 # What is remembered
@@ -552,6 +558,30 @@ async def test_what_holds_for_all_is_asked_once(start_service, notes, file):
     nowhere = Destination("http://127.0.0.1:9", "k")
     outcomes, left = await push_all(site, [(file, nowhere)] * 9, parallel=1)
     assert (len(outcomes), left, outcomes[0].again) == (1, 8, True)
+
+
+async def test_a_credential_that_expires_interrupts(site, file, monkeypatch):
+    async def expired(*_, **__):
+        raise ClientError("The token has expired.", status=401, refused=True)
+
+    monkeypatch.setattr(Client, "append", expired)
+    outcomes, left = await push_all(site, [(file, site.to(f"{number}")) for number in range(9)], parallel=1)
+    assert ([one.again for one in outcomes], left) == ([True], 8)
+
+
+async def test_a_file_that_goes_on_after_its_end_is_no_file(site):
+    """Procfs says of every file that it is empty."""
+    with pytest.raises(TransferError, match=r"goes on there.*streamup push - URL < /proc/version"):
+        await site.run("/proc/version")
+    assert site.service.data("k") is None
+
+
+async def test_a_note_is_written_once(site, file, monkeypatch):
+    written = []
+    write = Note.write
+    monkeypatch.setattr(Note, "write", lambda note, begun: (written.append(begun), write(note, begun)))
+    await site.run(file)
+    assert len(written) == 1
 
 
 async def test_a_server_that_says_later_is_asked_again(site, file, monkeypatch):

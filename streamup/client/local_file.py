@@ -38,7 +38,9 @@ class LocalFile:
             raise TransferError(f"{error.strerror}.") from error
         try:
             _require_file(path, os.fstat(descriptor).st_mode)
-            yield cls(path, descriptor)
+            file = cls(path, descriptor)
+            _require_end(path, descriptor, file.length)
+            yield file
         finally:
             os.close(descriptor)
 
@@ -80,3 +82,16 @@ def _require_file(path: str, mode: int) -> None:
         )
     if not stat.S_ISREG(mode):
         raise TransferError(f"It is no file. What cannot be read twice comes by a pipe: streamup push - URL < {path}")
+
+
+def _require_end(path: str, descriptor: int, size: int) -> None:
+    """A file that is made while it is read (/proc, some FUSE file systems) says that it is empty, and is not."""
+    try:
+        beyond = os.pread(descriptor, 1, size)
+    except OSError as error:
+        raise TransferError(f"It cannot be read at byte {size}: {error.strerror}.") from error
+    if beyond:
+        raise TransferError(
+            f"It says that it ends at byte {size}, and goes on there. What grows, or is made while it is read, comes "
+            f"by a pipe: streamup push - URL < {path}"
+        )

@@ -100,6 +100,7 @@ class Note:
             os.fsync(descriptor)
         fresh.replace(self._path)
         _sync(self._path.parent)
+        self.known = begun
 
     def remove(self) -> None:
         """Nothing is left to go on with. (Should a power cut bring it back, its upload is found complete.)"""
@@ -113,7 +114,8 @@ class Forgetful(Note):
     def __init__(self) -> None:
         self.known, self.damaged = None, False
 
-    def write(self, begun: Begun) -> None: ...
+    def write(self, begun: Begun) -> None:
+        self.known = begun
 
     def remove(self) -> None: ...
 
