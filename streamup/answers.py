@@ -74,8 +74,12 @@ def stored_object(stored: StoredObject) -> web.Response:
     return web.Response(headers=headers | {"Content-Length": str(stored.size)})
 
 
-def refusal(error: StreamupError, *, sends: bool, instead_of_continue: bool) -> ResponseHead:
-    """An error, for a client that `sends` a body or not; `instead_of_continue`: before it has begun to."""
+def refusal(error: StreamupError, *, sends: bool, instead_of_continue: bool, by_script: bool = False) -> ResponseHead:
+    """An error, for a client that `sends` a body or not; `instead_of_continue`: before it has begun to.
+
+    `by_script`: a page asks, and asks its user for a token itself. To a challenge of Basic its browser would show a
+    dialog of its own, during which the page is told nothing. (`fetch` can decline that, XMLHttpRequest cannot.)
+    """
     status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
     if sends and isinstance(error, NotNow | StoreError):
         status = 503 if instead_of_continue else 507
@@ -83,7 +87,8 @@ def refusal(error: StreamupError, *, sends: bool, instead_of_continue: bool) -> 
     if isinstance(error, NotAllowed):
         headers["Allow"] = error.allowed
     if isinstance(error, Unauthorized):
-        headers["WWW-Authenticate"] = 'Basic realm="streamup", charset="UTF-8", Bearer realm="streamup"'
+        basic = [] if by_script else ['Basic realm="streamup", charset="UTF-8"']
+        headers["WWW-Authenticate"] = ", ".join([*basic, 'Bearer realm="streamup"'])
     return ResponseHead(status, headers, _problem(error, status))
 
 

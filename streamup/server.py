@@ -213,7 +213,8 @@ class Server:
         instead_of_continue: bool = False,
     ) -> web.Response:
         """A refusal, in the words of its protocol, and a record of it."""
-        refusal = answers.refusal(error, sends=sends, instead_of_continue=instead_of_continue)
+        by_script = "Origin" in request.headers  # browsers send it with all but GET and HEAD
+        refusal = answers.refusal(error, sends=sends, instead_of_continue=instead_of_continue, by_script=by_script)
         if exchange:
             refusal = exchange.protocol.refuse(exchange.head, error, refusal)
         self._refusals.add(error, refusal.status, request.method, exchange.head if exchange else None)

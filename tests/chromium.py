@@ -59,4 +59,4 @@ async def open_page(chromium_options: list[str]) -> AsyncIterator[OpenPage]:
 
         yield open_
         await browser.close()
-    assert complaints == []
+    assert not complaints, complaints

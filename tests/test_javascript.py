@@ -359,5 +359,107 @@ async def test_a_server_that_takes_other_bytes_completes_nothing(service, sent):
     assert service.data("a/talk.mp4") is None
 
 
+CUT = answer(200, json.dumps({"uploads": []}))[:-3]
+PORTAL = "<!doctype html><title>Welcome to the hotel</title>"
+
+
+def cut_off(data):
+    """The connection ends within the answer."""
+
+    async def act(_reader, writer):
+        writer.write(data)
+        writer.close()
+
+    return act
+
+
+@pytest.mark.parametrize("ask", ["uploads()", "look('a')", "location('a')"])
+async def test_an_answer_that_breaks_or_is_not_the_servers_may_be_asked_for_again(wire, node, ask):
+    wire.answers.extend(
+        [cut_off(CUT), answer(200, PORTAL), answer(302, Location="/sign-in"), cut_off(answer(404, "x" * 9)[:-3])]
+    )
+    script = f"""
+        const server = new streamup.Server({{ url }});
+        for (let i = 0; i < 4; i++) await server.{ask}.catch((error) => say([error.constructor.name, error.again]));
+    """
+    assert await node(script, url=wire.url) == [["Refused", True]] * 4
+
+
+async def test_who_does_not_answer_is_given_up(wire, node):
+    async def silent(reader, _writer):
+        await reader.read()
+
+    async def halting(reader, writer):
+        writer.write(CUT)
+        await reader.read()
+
+    wire.answers.extend([silent, halting])
+    script = """
+        const { setTimeout } = globalThis;
+        globalThis.setTimeout = (action, after, ...given) => setTimeout(action, after > 60_000 ? 200 : after, ...given);
+        const server = new streamup.Server({ url });
+        for (let i = 0; i < 2; i++) await server.uploads().catch((error) => say([error.constructor.name, error.again]));
+    """
+    assert await node(script, url=wire.url) == [["Refused", True]] * 2
+
+
+async def test_a_page_in_the_servers_place_completes_nothing(wire, sent):
+    done = answer(201, json.dumps({"key": "a/talk.mp4"}), Upload_Offset="9")
+    wire.answers.extend([answer(200, PORTAL), answer(201, Location="/uploads/a"), answer(200, PORTAL)])
+    wire.answers.extend([answer(204, Upload_Offset="0"), done])
+    ended = await sent(wire.url, body=BODY[:9])
+    assert ended["states"] == ["sending", *["waiting", "sending"] * 2, "complete"]
+    assert [request.method for request in wire.requests] == ["POST", "POST", "PATCH", "HEAD", "PATCH"]
+
+
+async def test_a_file_that_gives_less_than_it_has_is_not_sent(service, sent):
+    """Some browsers read on in a file that has become shorter."""
+    script = """
+        const whole = file.slice();
+        file.slice = (start, end) => whole.slice(start, Math.min(end, 1000));
+        await sending.start().catch(() => {});
+    """
+    ended = await sent(url(service), script)
+    assert (ended["error"], ended["states"][-1]) == ("Unreadable", "failed")
+    assert service.data("a/talk.mp4") is None
+
+
+async def test_what_a_browser_has_no_room_for_can_be_had_as_a_whole(node):
+    said = await node(
+        """
+        import { Outbox } from "./outbox.js";
+        const record = { id: "a", bytes: 0, milliseconds: 0, crc: 0n, safe: 0, upload: null, type: "video/webm" };
+        const box = new Outbox({ recordings: null, record, changed() {} });
+        for (let second = 0; second < 100; second++) await box.add(new Uint8Array([second]).buffer, 1000 * second);
+        say([...new Uint8Array(await (await box.remains()).arrayBuffer())]);
+        """
+    )
+    assert said == [[*range(100)]]
+
+
+async def test_the_end_of_what_is_discarded_does_not_bring_it_back(node):
+    """MediaRecorder gives its last bytes after it has been stopped."""
+    said = await node(
+        """
+        import { Outbox } from "./outbox.js";
+        const kept = new Set();
+        const recordings = {
+          async keep({ id }) { kept.add(id); },
+          async save({ id }) { kept.add(id); },
+          async remove(id) { kept.delete(id); },
+        };
+        const record = { id: "a", bytes: 0, milliseconds: 0, crc: 0n, safe: 0, upload: null, type: "video/webm" };
+        const box = new Outbox({ recordings, record, changed() {} });
+        await box.add(new Uint8Array(9).buffer, 1000);
+        say([...kept]);
+        await box.discard();
+        await box.add(new Uint8Array(9).buffer, 1500);
+        await box.end();
+        say([...kept]);
+        """
+    )
+    assert said == [["a"], []]
+
+
 def received(service):
     return service.metrics.registry.get_sample_value("streamup_received_bytes_total")

@@ -12,12 +12,15 @@ from network import Fate
 from playwright.async_api import Dialog, Locator, Page, expect
 from process import prefix_of, run
 
+from streamup.values import parse_api_key
+
 pytest_plugins = ["weed", "process", "chromium", "network"]
 pytestmark = pytest.mark.campaign
 
 FAKE = "--use-fake-device-for-media-stream"
 YES = "--use-fake-ui-for-media-stream"
 NO = "--use-fake-ui-for-media-stream=deny"
+KEY = "0123456789abcdef"
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 CUT = re.compile(r"\[in#0/matroska,webm @ \w+\] File ended prematurely.*\n")
 """The last bytes before a reload may be the beginning of a frame: MediaRecorder slices by time."""
@@ -36,6 +39,15 @@ CLOCK = """seconds => {
     const [minutes, rest] = document.getElementById("clock").textContent.split(/[: ]/);
     return 60 * minutes + Number(rest) >= seconds;
 }"""
+
+
+KEPT = """async () => {
+    const [{ name }] = await indexedDB.databases();
+    const found = (request) => new Promise((resolve) => (request.onsuccess = () => resolve(request.result)));
+    const database = await found(indexedDB.open(name));
+    return await found(database.transaction("recordings").objectStore("recordings").getAllKeys());
+}"""
+"""Which recordings the browser keeps."""
 
 
 async def shows(page: Page, seconds: int) -> None:
@@ -66,7 +78,7 @@ async def record(page: Page, *, camera: bool = True) -> None:
 async def saved(page: Page) -> str:
     """Stop. The key of what was recorded, once that is complete."""
     await press(page, "Stop")
-    await expect(rows(page).first.locator(".state")).to_have_text("complete")
+    await expect(rows(page).first.locator(".state")).to_have_text("Complete")
     return await rows(page).first.locator(".key").text_content()
 
 
@@ -113,7 +125,7 @@ async def test_a_recording_outlives_the_server_and_the_page(serve, bucket, open_
     await page.unroute("**/uploads/*")
 
     first = rows(page).last
-    await expect(first.locator(".state")).to_have_text("complete")
+    await expect(first.locator(".state")).to_have_text("Complete")
     await expect(first.locator(".told")).to_contain_text("The page was left while this was recorded")
     await first.get_by_role("button", name="Record on").click()
     await shows(page, 3)
@@ -151,7 +163,7 @@ async def test_a_screen_and_a_microphone_until_the_browser_ends_the_sharing(serv
     await page.evaluate(
         "document.getElementById('preview').srcObject.getVideoTracks()[0].dispatchEvent(new Event('ended'))"
     )
-    await expect(rows(page).locator(".state")).to_have_text("complete")
+    await expect(rows(page).locator(".state")).to_have_text("Complete")
     await expect(page.locator("#prepare")).to_be_visible()
     assert played(service.data("a/talk.webm"), tmp_path) > 1
     found = run(FFMPEG, "-hide_banner", "-i", tmp_path / "recording.webm").err
@@ -169,7 +181,7 @@ async def test_answers_that_are_lost_and_connections_that_break_cost_nothing(ser
     await shows(page, 6)
     network.fate = lambda _number: None
     await press(page, "Stop")
-    await expect(rows(page).locator(".state")).to_have_text("complete")
+    await expect(rows(page).locator(".state")).to_have_text("Complete")
     await expect(rows(page).locator(".verified")).to_contain_text("Verified")
     assert network.did["reset up"] > 1
     assert network.did["reset down"] > 1  # answers that are lost
@@ -205,7 +217,7 @@ async def test_a_second_tab_leaves_a_recording_alone_until_the_first_has_gone(se
     await shows(page, 3)
     await expect(rows(other)).to_have_count(0)
     await page.close()
-    await expect(rows(other).locator(".state")).to_have_text("complete")
+    await expect(rows(other).locator(".state")).to_have_text("Complete")
     assert played(service.data("talk.webm"), tmp_path) > 1
 
 
@@ -221,6 +233,61 @@ async def test_without_room_it_goes_on_and_says_what_is_at_stake(service, open_p
     await page.unroute("**/uploads/*")
     await expect(page.locator("#safety")).to_contain_text("all of it safe")
     assert played(service.data(await saved(page)), tmp_path) > 1
+    page.complaints.clear()
+
+
+async def test_a_disk_that_fills_meanwhile_costs_nothing(service, open_page, tmp_path):
+    page = await open_page(url(service))
+    await page.route("**/uploads/*", lambda route: route.abort())
+    await record(page)
+    await shows(page, 2)  # this much is kept, and cannot be let go any more, since that is written down, too
+    full = "new DOMException('The disk is full.', 'QuotaExceededError')"
+    await page.evaluate(f"() => {{ IDBObjectStore.prototype.put = () => {{ throw {full} }} }}")
+    await expect(page.locator("#safety")).to_contain_text("no room")
+    await page.unroute("**/uploads/*")
+    await expect(page.locator("#safety")).to_contain_text("all of it safe")
+    assert played(service.data(await saved(page)), tmp_path) > 2
+    assert await page.evaluate(KEPT) == []
+    page.complaints.clear()
+
+
+async def test_what_is_discarded_does_not_come_back(service, open_page):
+    page = await open_page(url(service))
+    await page.locator("#recording-name").fill("talk")
+    await record(page)
+    await expect(page.locator("#safety")).to_contain_text("all of it safe")
+    await press(page, "Discard")
+    await press(page, "Yes, discard it")
+    await service.becomes("talk.webm", state="cancelled")
+    await expect(rows(page)).to_have_count(0)
+    assert await page.evaluate(KEPT) == []
+    page.complaints.clear()  # Chromium reports every 404
+
+
+async def test_a_token_that_ends_is_asked_for_while_the_recording_goes_on(start_service, open_page, tmp_path):
+    service = await start_service(api_key_sha256=(parse_api_key(KEY),))
+    page = await open_page(url(service).replace("#record", f"#token={KEY}"))
+    await page.get_by_role("navigation").get_by_role("link", name="Record").click()
+    await record(page)
+    await shows(page, 1)
+    await press(page, "Forget the token")
+    await expect(page.locator("#safety")).to_contain_text("API key")
+    await page.get_by_label("Token or API key").fill(KEY)
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#safety")).to_contain_text("all of it safe")
+    assert played(service.data(await saved(page)), tmp_path) > 1
+    page.complaints.clear()  # Chromium reports every 401
+
+
+async def test_a_second_that_the_browser_loses_ends_the_recording_before_it(service, open_page, tmp_path):
+    page = await open_page(url(service))
+    await record(page)
+    await shows(page, 2)
+    gone = "new DOMException('It is gone.', 'NotReadableError')"
+    await page.evaluate(f"() => {{ Blob.prototype.arrayBuffer = async () => {{ throw {gone} }} }}")
+    await expect(page.locator("#recorder-trouble")).to_contain_text("The recording was stopped")
+    await expect(rows(page).locator(".state")).to_have_text("complete")
+    assert played(service.data(await rows(page).locator(".key").text_content()), tmp_path) > 1
     page.complaints.clear()
 
 

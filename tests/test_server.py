@@ -1366,6 +1366,13 @@ async def test_without_a_key_nothing_is_done_and_no_body_is_asked_for(guarded, m
     assert not guarded.store.calls
 
 
+async def test_a_page_asks_for_a_token_itself(guarded):
+    """The browser has no dialog for a challenge of Bearer only."""
+    host = f"127.0.0.1:{guarded.address[1]}"
+    answer = await guarded.ask("PATCH", "/uploads/x", b"", {"Origin": f"http://{host}", "Host": host})
+    assert (answer.status, answer.headers["www-authenticate"]) == (401, 'Bearer realm="streamup"')
+
+
 @pytest.mark.parametrize("credential", [bearer, basic])
 async def test_a_key_opens(guarded, credential):
     assert (await guarded.ask("PUT", "/objects/a", BODY, credential(ALICE))).status == 201

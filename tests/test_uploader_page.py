@@ -140,7 +140,7 @@ async def test_many_files_a_reload_and_the_same_files_again(service, open_page, 
     again = network.appends(since=asked)
     assert len(again) == 2, "what was complete is not sent at all"
     assert all(offset > 0 for offset, _ in again)
-    await page.get_by_role("button", name="Clear what is sent").click()
+    await page.get_by_role("button", name="Clear sent").click()
     await expect(page.locator("#queue")).to_be_hidden()
 
 
@@ -153,18 +153,18 @@ async def test_pause_offline_and_a_server_that_starts_again(start_service, open_
     await middle(network)
     await page.get_by_role("button", name="Pause a.bin").focus()
     await page.keyboard.press("Enter")
-    await expect(badge(page, "a.bin")).to_have_text("paused")
+    await expect(badge(page, "a.bin")).to_have_text("Paused")
     await page.context.set_offline(True)
     await drop(page, folder / "b.bin")
-    await expect(badge(page, "b.bin")).to_have_text("waiting")
+    await expect(badge(page, "b.bin")).to_have_text("Waiting")
     await expect(row(page, "b.bin").locator(".trouble")).to_contain_text("cannot be reached")
     await page.context.set_offline(False)
-    await expect(badge(page, "b.bin")).to_have_text("sent")
-    await expect(badge(page, "a.bin")).to_have_text("paused")
+    await expect(badge(page, "b.bin")).to_have_text("Sent")
+    await expect(badge(page, "a.bin")).to_have_text("Paused")
     await page.get_by_role("button", name="Resume all").click()
     await middle(network)
     await service.stop()
-    await expect(badge(page, "a.bin")).to_have_text("waiting")
+    await expect(badge(page, "a.bin")).to_have_text("Waiting")
     network.rate = None
     again = await start_service(store=service.store)
     network.port = again.address[1]
@@ -182,7 +182,7 @@ async def test_cancelled_and_given_up(service, open_page, files, slow):
     page = await open_at(network, open_page)
     await drop(page, folder / "a.bin", folder / "b.bin", folder / "c.bin")
     await middle(network)
-    await expect(badge(page, "c.bin")).to_have_text("in line")
+    await expect(badge(page, "c.bin")).to_have_text("In line")
     await page.get_by_role("button", name="Cancel c.bin").click()  # nothing of it has been sent: no question
     await expect(row(page, "c.bin")).to_have_count(0)
     await page.get_by_role("button", name="Cancel a.bin").click()
@@ -193,6 +193,14 @@ async def test_cancelled_and_given_up(service, open_page, files, slow):
     await expect(row(page, "a.bin")).to_have_count(0)
     await service.becomes("a.bin", state="cancelled")
     await page.reload()
+    await expect(page.locator("#unfinished li")).to_have_count(1)
+    await page.context.set_offline(True)
+    await drop(page, folder / "c.bin")
+    await expect(badge(page, "c.bin")).to_have_text("Waiting")
+    await expect(row(page, "c.bin").locator(".trouble")).to_contain_text("It is tried again by itself.")
+    await expect(page.locator("#unfinished li")).to_have_count(1)
+    await page.get_by_role("button", name="Cancel c.bin").click()
+    await page.context.set_offline(False)
     await page.get_by_role("button", name="Give up b.bin").click()
     await page.get_by_role("button", name="Yes, give it up").click()
     await expect(page.locator("#unfinished")).to_be_hidden()
@@ -216,11 +224,11 @@ async def test_a_changed_file_is_refused_and_may_begin_anew(service, open_page, 
     await expect(row(page, "a.bin").locator(".trouble")).to_contain_text("its first bytes are not those that were sent")
     (folder / "a.bin").write_bytes(b"something else")
     await page.locator("#files").set_input_files(folder / "a.bin")
-    await expect(badge(page, "a.bin")).to_have_text("failed")
+    await expect(badge(page, "a.bin")).to_have_text("Failed")
     await expect(row(page, "a.bin").locator(".trouble")).to_contain_text("another version")
     await page.get_by_role("button", name="Begin anew a.bin").click()
     await page.get_by_role("button", name="Yes, begin anew").click()
-    await expect(badge(page, "a.bin")).to_have_text("sent")
+    await expect(badge(page, "a.bin")).to_have_text("Sent")
     assert service.data("a.bin") == b"something else"
     assert (await service.ask("GET", f"/uploads/{begun['id']}")).json["state"] == "cancelled"
 

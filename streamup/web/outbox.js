@@ -11,11 +11,6 @@ const MOST_BYTES = 4 << 20;
 
 const MOST_CHUNKS = 8; // of those in memory, so that no append copies all of them
 
-/** An answer that has not come for so long does not come. The server gives its store a minute (--store-timeout). */
-const ANSWERED_MILLISECONDS = 75_000;
-
-const STRANGE = "What has answered is not the server. Does this network ask you to sign in?";
-
 const GONE = [404, 410];
 
 export class Outbox {
@@ -35,6 +30,7 @@ export class Outbox {
   #due = 0;
   #pause = null;
   #news = signal();
+  #answered; // resolves `answered`
 
   constructor({ server, recordings, record, changed }) {
     this.#server = server;
@@ -45,8 +41,6 @@ export class Outbox {
     /** Resolves when the server has answered for the first time, or could not be reached. */
     this.answered = new Promise((resolve) => (this.#answered = resolve));
   }
-
-  #answered;
 
   /** Recorded, and not on the server's disk. */
   get unsafe() {
@@ -79,6 +73,7 @@ export class Outbox {
 
   /** No more will come. */
   async end() {
+    if (this.state === "discarded") return; // nothing of it may be written again
     this.record.ended = true;
     await this.#kept(() => this.#recordings.save(this.record));
     this.#wake();
@@ -121,7 +116,8 @@ export class Outbox {
 
   /** What is here, for a download. */
   async remains() {
-    return new Blob((await this.#chunks()).map(({ bytes }) => bytes), { type: this.record.type });
+    const chunks = [...(await this.#keptChunks(Infinity)), ...this.#memory];
+    return new Blob(chunks.map(({ bytes }) => bytes), { type: this.record.type });
   }
 
   async #step() {
@@ -138,7 +134,7 @@ export class Outbox {
   async #create() {
     const { record } = this;
     const metadata = record.continues ? { continues: record.continues } : {};
-    const { id } = await within(this.#server.create(record.key, { type: record.type, metadata }));
+    const { id } = await this.#server.create(record.key, { type: record.type, metadata });
     record.upload = id;
     this.#sure = true;
     await this.#safe(0);
@@ -147,9 +143,9 @@ export class Outbox {
   /** Where to go on, and whether at all. */
   async #ask() {
     const { record } = this;
-    const upload = await within(this.#server.look(record.upload));
+    const upload = await this.#server.look(record.upload);
     if (upload.state === "open") {
-      await this.#safe(await within(this.#server.offset(record.upload))); // and no older request of ours still writes
+      await this.#safe(await this.#server.offset(record.upload)); // and no older request of ours still writes
       this.#sure = true;
     } else if (upload.state === "complete") {
       if (record.ended && upload.object.size === record.bytes) await this.#complete(upload.object);
@@ -168,7 +164,6 @@ export class Outbox {
     const from = record.safe - chunks[0].offset;
     const body = new Blob(chunks.map(({ bytes }) => bytes)).slice(from, from + MOST_BYTES);
     const { offset } = await this.#server.append(record.upload, record.safe, body);
-    if (!(offset >= record.safe)) throw new Refused(0, STRANGE); // an offset never falls
     this.#failed = 0;
     await this.#safe(offset);
   }
@@ -196,11 +191,13 @@ export class Outbox {
   }
 
   #lose(reason) {
+    if (this.over) return;
     this.state = "lost";
     this.reason = reason;
   }
 
   async #met(error) {
+    if (this.over) return;
     this.#sure = false;
     if (GONE.includes(error.status) && this.record.upload !== null) return await this.#gone(error.message);
     this.state = error.again ? "waiting" : "refused";
@@ -235,9 +232,15 @@ export class Outbox {
     this.#there = bytes;
   }
 
+  /** The next ones to be sent: those that are kept come before those in memory. */
   async #chunks(most) {
-    const kept = this.#recordings ? await this.#recordings.chunks(this.record.id, most).catch(() => []) : [];
+    const kept = await this.#keptChunks(most);
     return kept.length ? kept : this.#memory.slice(0, MOST_CHUNKS);
+  }
+
+  async #keptChunks(most) {
+    if (!this.#recordings) return [];
+    return await this.#recordings.chunks(this.record, most).catch(() => []);
   }
 
   async #more() {
@@ -262,21 +265,6 @@ export class Outbox {
       if (!(error instanceof DOMException)) throw error;
       return false;
     }
-  }
-}
-
-async function within(answer) {
-  let timer;
-  const end = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Refused(0, "The server does not answer.")), ANSWERED_MILLISECONDS);
-  });
-  try {
-    return await Promise.race([answer, end]);
-  } catch (error) {
-    if (error instanceof Refused && error.status >= 400) throw error;
-    throw error instanceof SyntaxError || error.status ? new Refused(0, STRANGE) : error;
-  } finally {
-    clearTimeout(timer);
   }
 }
 

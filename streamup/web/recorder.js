@@ -15,11 +15,11 @@ const ANSWER_MILLISECONDS = 3000; // so long a recording waits for the server's 
 const MOST_IN_MEMORY = 256 << 20; // minutes, in a browser that has no room, of a server that cannot be reached
 
 const BADGES = {
-  sending: ["finishing", "live"],
-  waiting: ["waiting", "waiting"],
-  refused: ["refused", "failed"],
-  lost: ["incomplete", "failed"],
-  complete: ["complete", "done"],
+  sending: ["Finishing", "live"],
+  waiting: ["Waiting", "waiting"],
+  refused: ["Refused", "failed"],
+  lost: ["Incomplete", "failed"],
+  complete: ["Complete", "done"],
 };
 
 const $ = (id) => document.getElementById(id);
@@ -66,7 +66,7 @@ export async function start(theServer, thePage) {
 
 /** There is a credential that was not there before. */
 export function signedIn() {
-  for (const box of rows.keys()) box.retry();
+  for (const box of [...rows.keys(), outbox]) box?.retry();
 }
 
 // -- what is to be recorded ----------------------------------------------------------------------------------------------
@@ -188,10 +188,16 @@ function run(box, mimeType) {
         tell("The recording was stopped: this browser has no more room for it, and the server cannot be reached.");
       }
     });
+    kept.catch((error) => {
+      // What comes after a gap is worth nothing, so none of it is added.
+      if (media === recorder) stop();
+      tell(`The recording was stopped: the browser has lost a part of it. What was recorded before is kept. (${error.message})`);
+    });
   };
   recorder.onerror = ({ error }) => tell(`The browser could not go on recording: ${error.message}`);
   recorder.onstop = () => {
-    kept = kept.then(() => box.end());
+    const end = () => box.end();
+    kept = kept.then(end, end);
     if (media === recorder) stop(); // it has stopped by itself
   };
   [media, outbox, clock] = [recorder, box, time];
@@ -235,7 +241,7 @@ async function goOn(lost) {
   recorder.stop();
   row(lost);
   await record(lost.record);
-  tell(`${lost.record.key} was ended at the server, so the recording goes on in a second part.`);
+  if (media) tell(`${lost.record.key} was ended at the server, so the recording goes on in a second part.`);
 }
 
 async function discard() {

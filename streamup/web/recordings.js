@@ -75,15 +75,19 @@ export class Recordings {
     await committed(transaction);
   }
 
-  /** Chunks from the first that is still here, in order: as many as make `most` bytes, if there are so many. */
-  async chunks(id, most = Infinity) {
+  /** Chunks from the first that is not safe as a whole, in order: as many as make `most` bytes, if there are so many.
+   * There may be others before it: where there was no room to save a record, its chunks have stayed. */
+  async chunks({ id, safe }, most) {
     const transaction = this.#database.transaction("chunks");
     const found = [];
     let size = 0;
     transaction.objectStore("chunks").openCursor(CHUNKS_OF(id)).onsuccess = ({ target: { result: cursor } }) => {
       if (!cursor) return;
-      found.push(cursor.value);
-      size += cursor.value.bytes.byteLength;
+      const { offset, bytes } = cursor.value;
+      if (offset + bytes.byteLength > safe) {
+        found.push(cursor.value);
+        size += bytes.byteLength;
+      }
       if (size < most) cursor.continue();
     };
     await committed(transaction);

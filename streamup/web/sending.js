@@ -14,8 +14,8 @@ import { backoff, rest } from "./patience.js";
 import { Rate } from "./rate.js";
 import { Unfinished } from "./unfinished.js";
 
-/** What one request sends, unless somebody knows better. The next slice is read meanwhile, so a file has two in memory; at 1 Gbit/s one takes 0.13 s,
- * beside which a round trip and the server's sync are little; and proxies that bound bodies take at least 64 MB. */
+/** What one request sends, unless somebody knows better. The next slice is read meanwhile, so a file has two in memory;
+ * at 1 Gbit/s one takes 0.13 s, beside which a round trip and the server's sync are little. */
 const SLICE_BYTES = 16 << 20;
 
 /** What is read and hashed at a time: 2 to 4 ms in which a page does nothing else. */
@@ -357,12 +357,15 @@ export class Sending extends EventTarget {
   }
 
   async #bytes(start, end) {
+    const words = "The file cannot be read: it was changed, moved or removed. Choose it again.";
+    let bytes;
     try {
-      return new Uint8Array(await this.file.slice(start, end).arrayBuffer());
+      bytes = new Uint8Array(await this.file.slice(start, end).arrayBuffer());
     } catch (error) {
-      const words = "The file cannot be read: it was changed, moved or removed. Choose it again.";
       throw new Unreadable(words, { cause: error });
     }
+    if (bytes.length < end - start) throw new Unreadable(words); // not every browser refuses a file that was cut
+    return bytes;
   }
 
   // -- what is told ---------------------------------------------------------------------------------------------------

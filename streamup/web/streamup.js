@@ -47,6 +47,9 @@ const BODILESS = {
 const STALLED_MILLISECONDS = 30_000;
 const ANSWERED_MILLISECONDS = 75_000;
 
+/** Said of what a proxy, or a network that wants somebody to sign in, answers in the server's place. It may soon be over. */
+const STRANGE = "What has answered is not a streamup server. Does this network ask you to sign in?";
+
 /** The server refused. `status` is HTTP's (0: it was not reached), the message says what to do. `again`: nothing is
  * wrong with the request, and it may succeed later, but not before `after` seconds. */
 export class Refused extends Error {
@@ -70,12 +73,12 @@ export class Server {
 
   /** One's uploads as GET /uploads tells them, those that live and the endings of the last day. */
   async uploads() {
-    return (await (await this.#ask("GET", "uploads")).json()).uploads;
+    return documentOf(await this.#ask("GET", "uploads")).uploads;
   }
 
   /** One upload as it is, with its parts and their checksums. Disturbs nobody. */
   async look(id, { signal } = {}) {
-    return await (await this.#ask("GET", `uploads/${encodeURIComponent(id)}`, {}, signal)).json();
+    return documentOf(await this.#ask("GET", `uploads/${encodeURIComponent(id)}`, {}, signal));
   }
 
   /** What happens, for `for await`: `{ name, data }`.
@@ -121,11 +124,11 @@ export class Server {
     signal?.addEventListener("abort", stop);
     try {
       heard();
-      const answer = await this.#ask("GET", path, { Accept: "text/event-stream" }, connection.signal);
+      const answer = await this.#begin("GET", path, { Accept: "text/event-stream" }, connection.signal);
       yield { name: "open", data: null };
       for await (const { name, data } of parsedEvents(pieces(answer.body, heard))) yield { name, data: parsed(data) };
     } catch (error) {
-      throw error instanceof Refused ? error : new Refused(0, "The connection broke.");
+      throw broken(error);
     } finally {
       clearTimeout(timer);
       signal?.removeEventListener("abort", stop);
@@ -142,8 +145,8 @@ export class Server {
     if (type) headers["Content-Type"] = type;
     for (const [name, text] of Object.entries(metadata)) headers[`x-amz-meta-${name}`] = encodeURIComponent(text);
     const answer = await this.#ask("POST", `uploads?key=${encodeURIComponent(key)}`, headers, signal);
-    const id = decodeURIComponent((answer.headers.get("Location") ?? "").split("/").pop());
-    if (!id) throw new Refused(answer.status, "The server did not say where the upload is. Is it a streamup server?");
+    const id = decodeURIComponent((answer.field("Location") ?? "").split("/").pop());
+    if (!id) throw new Refused(0, STRANGE);
     return { id, key };
   }
 
@@ -169,13 +172,14 @@ export class Server {
     const send = globalThis.XMLHttpRequest ? sentByXhr : sentByFetch;
     const { status, text, field } = await send(url, fields, body, progress, signal);
     if (status >= 300) throw refusal(status, text, field("Retry-After"));
-    const object = status === 201 || status === 200 ? parsed(text) : null;
-    return { offset: Number(field("Upload-Offset")), ...(last ? { object } : {}) };
+    const answer = { text, field };
+    const object = last && [200, 201].includes(status) ? documentOf(answer) : null;
+    return { offset: offsetOf(answer), ...(last ? { object } : {}) };
   }
 
   /** The ETag of the object that is stored under a key. */
   async etag(key, { signal } = {}) {
-    return (await this.#ask("HEAD", this.address(key).href, {}, signal)).headers.get("ETag");
+    return (await this.#ask("HEAD", this.address(key).href, {}, signal)).field("ETag");
   }
 
   /** The address of an object, for links. Whoever follows it needs a credential, if the server asks for one. */
@@ -185,7 +189,7 @@ export class Server {
 
   /** Where the object itself can be read for the next hour, without a credential. Refused if downloads are off. */
   async location(key) {
-    return (await (await this.#ask("GET", this.address(key).href, { Accept: "application/json" })).json()).location;
+    return documentOf(await this.#ask("GET", this.address(key).href, { Accept: "application/json" })).location;
   }
 
   /** Give an upload up. */
@@ -203,7 +207,27 @@ export class Server {
     return this.token ? { Authorization: `Bearer ${this.token}` } : {};
   }
 
+  /** A whole answer: its `text`, and `field(name)`. */
   async #ask(method, path, headers = {}, signal = undefined) {
+    const connection = new AbortController();
+    const stop = () => connection.abort();
+    const timer = setTimeout(stop, ANSWERED_MILLISECONDS);
+    signal?.addEventListener("abort", stop);
+    try {
+      signal?.throwIfAborted();
+      const answer = await this.#begin(method, path, headers, connection.signal);
+      return { text: await answer.text(), field: (name) => answer.headers.get(name) };
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw broken(error);
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", stop);
+    }
+  }
+
+  /** The beginning of an answer. What reads on meets the errors of fetch. */
+  async #begin(method, path, headers, signal) {
     let answer;
     try {
       answer = await fetch(new URL(path, this.url), {
@@ -214,11 +238,11 @@ export class Server {
         signal,
       });
     } catch {
-      signal?.throwIfAborted();
       throw new Refused(0, "The server cannot be reached.");
     }
-    if (!answer.ok) throw refusal(answer.status, await answer.text(), answer.headers.get("Retry-After"));
-    return answer;
+    if (answer.ok) return answer;
+    if (answer.status < 400) throw new Refused(0, STRANGE);
+    throw refusal(answer.status, await answer.text(), answer.headers.get("Retry-After"));
   }
 }
 
@@ -278,9 +302,22 @@ async function* pieces(body, heard) {
 }
 
 function offsetOf(answer) {
-  const offset = answer.headers.get("Upload-Offset");
-  if (offset === null) throw new Refused(answer.status, "The server told no offset. Is it a streamup server?");
+  const offset = answer.field("Upload-Offset");
+  if (offset === null) throw new Refused(0, STRANGE);
   return Number(offset);
+}
+
+function documentOf(answer) {
+  try {
+    return JSON.parse(answer.text);
+  } catch {
+    throw new Refused(0, STRANGE);
+  }
+}
+
+/** An error of fetch as one of ours. */
+function broken(error) {
+  return error instanceof Refused ? error : new Refused(0, "The connection broke.");
 }
 
 function refusal(status, text, after) {

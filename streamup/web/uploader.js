@@ -10,14 +10,14 @@ const ANNOUNCE_MILLISECONDS = 10_000; // a screen reader is to be listened to, n
 
 const ACTIVE = ["comparing", "sending", "waiting", "storing"];
 const BADGES = {
-  ready: ["in line", ""],
-  comparing: ["comparing", "live"],
-  sending: ["sending", "live"],
-  waiting: ["waiting", "waiting"],
-  storing: ["storing", "live"],
-  paused: ["paused", ""],
-  complete: ["sent", "done"],
-  failed: ["failed", "failed"],
+  ready: ["In line", ""],
+  comparing: ["Comparing", "live"],
+  sending: ["Sending", "live"],
+  waiting: ["Waiting", "waiting"],
+  storing: ["Storing", "live"],
+  paused: ["Paused", ""],
+  complete: ["Sent", "done"],
+  failed: ["Failed", "failed"],
 };
 
 const $ = (id) => document.getElementById(id);
@@ -239,7 +239,8 @@ function drawItem({ sending, row, go }) {
   part("progress").value = share(state === "comparing" ? sending.compared : sending.sent, sending.size);
   part("progress").hidden = state === "complete";
   part(".numbers").textContent = numbers(sending);
-  part(".trouble").textContent = error ? trouble(error) : "";
+  part(".trouble").textContent = !error ? "" : state === "waiting" ? `${trouble(error)} It is tried again by itself.` : trouble(error);
+  part(".trouble").classList.toggle("waiting", state === "waiting");
   part(".trouble").hidden = !error;
   part(".proof").hidden = state !== "complete";
   if (state === "complete") {
@@ -307,8 +308,8 @@ async function showUnfinished() {
   let uploads = [];
   try {
     if (records.length) uploads = await server.uploads();
-  } catch (error) {
-    explained(error); // the dashboard tells what is wrong with the server
+  } catch {
+    return; // what is shown stays; the dashboard tells what is wrong with the server
   }
   const open = new Map(uploads.filter(({ state }) => state === "open").map((upload) => [upload.id, upload]));
   const found = records.filter((record) => open.has(record.id) && !items.has(record.key));
