@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
@@ -154,8 +155,8 @@ def push(ctx: click.Context, /, words: tuple[str, ...], *, server: str, token: s
     in its own way, and its exit code decides.
 
     Exit code: 0 done, 1 (one of them) failed for good, 2 wrong usage, 3 interrupted, and what arrived is kept: the same
-    command goes on with files; with COMMAND that of
-    the command, 127 if there is none of that name, 126 if it cannot be started.
+    command goes on with files; with COMMAND that of the command, 127 if there is none of that name, 126 if it cannot be
+    started.
     """  # noqa: D301 - click's mark for lines that stay as they are is that very character
     command: tuple[str, ...] | None = ctx.meta.get(_COMMAND)
     explicit = ctx.get_parameter_source("server") is not click.core.ParameterSource.DEFAULT
@@ -211,6 +212,8 @@ def _require_apt(ctx: click.Context, inapt: Collection[str], others: str) -> Non
 def _files_and_destination(words: Sequence[str], server: str) -> tuple[Sequence[str], Destination]:
     """What is to be sent, and where to: without a URL to the server that is named otherwise."""
     if not is_url(words[-1]):
+        if len(words) > 1 and OBJECTS in words[-1] and not Path(words[-1]).exists():
+            raise click.UsageError(f"{printable(words[-1])} is no file, and no URL. Write it as http://{words[-1]}")
         words = [*words, f"{server.rstrip('/')}{OBJECTS}"]
     *sources, url = words
     if not sources:
@@ -454,4 +457,5 @@ async def _produced(stream: _Stream, command: Sequence[str], ok_codes: Collectio
                     why += " Its upload is cancelled."
             stream.failed(outcome, why, Failure).show()
             return code
-    raise stream.failed(outcome, f"{printable(command[0])} has ended well, and has written nothing.", Failure)
+    nothing = f"{printable(command[0])} has ended well, and has written nothing. --allow-empty makes an empty object."
+    raise stream.failed(outcome, nothing, Failure)

@@ -263,16 +263,17 @@ def _url(config: Config, port: int) -> str:
 
 def _welcome(config: Config, url: str) -> str:
     """What to try, and where things are."""
-    key = ' -H "Authorization: Bearer $KEY"' if config.authenticated else ""
+    key, token = (' -H "Authorization: Bearer $KEY"', "; STREAMUP_TOKEN=$KEY") if config.authenticated else ("", "")
     return "\n".join(
         [
             f"streamup listens on {url} and stores objects in {'a store of its own' if config.local else config.place}",
             f"{'objects, ' if config.local else ''}state and spool are in {config.data.resolve()}",
             "",
             "try:",
+            f"  {url}/ in a browser: record, upload, and see what is on its way",
             f"  curl{key} -T FILE {url}/objects/",
-            f"  ffmpeg -i INPUT -f mpegts - | curl{key} -T - {url}/objects/live.ts",
-            f"  curl{key} -I {url}/objects/live.ts    # interrupted? how far it has come",
+            f"  streamup push FILE {url}/objects/    # goes on after whatever happens{token}",
+            f"  ffmpeg -i INPUT -f mpegts - | streamup push - {url}/objects/live.ts",
         ]
     )
 

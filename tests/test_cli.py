@@ -326,6 +326,8 @@ def test_a_failed_start_says_why_and_leaves_nothing_behind(error, exit_code, mes
 def test_the_welcome_says_what_to_try():
     local = service._welcome(Config(local=True), "http://127.0.0.1:8080")
     assert "curl -T FILE http://127.0.0.1:8080/objects/" in local
+    assert "  http://127.0.0.1:8080/ in a browser" in local
+    assert "| streamup push - http://127.0.0.1:8080/objects/live.ts" in local
     assert str(Path("streamup-data").resolve()) in local
     remote = service._welcome(Config(bucket="b", prefix="p/", api_key_sha256=(DIGEST,)), "https://[::]:8080")
     assert "s3://b/p/" in remote

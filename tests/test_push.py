@@ -608,6 +608,38 @@ async def test_a_server_that_says_later_is_asked_again(site, file, monkeypatch):
         await site.run(file)
 
 
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        (
+            "405 Method Not Allowed\r\nContent-Type: text/html",
+            "405 .*: That is no answer of streamup's. Is the address",
+        ),
+        ("301 Moved Permanently\r\nLocation: https://up.example.org/uploads", "sends us to https://up.example.org/upl"),
+        ("503 Service Unavailable", "503 Service Unavailable$"),
+    ],
+)
+async def test_a_refusal_that_is_not_streamups_says_what_to_look_at(wire, head, said):
+    wire.reply = lambda _: f"HTTP/1.1 {head}\r\nContent-Length: 0\r\n\r\n".encode()
+    async with Client(wire.url) as client:
+        with pytest.raises(ClientError, match=said):
+            await client.create("k")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:9", "http://127.0.0.1:9 cannot be reached: Connection refused$"),
+        ("http://host.invalid", "http://host.invalid cannot be reached: [A-Z][a-z ]+$"),
+        ("https://{}", "cannot be reached: [a-z ]+. Does it speak HTTPS there[?]$"),
+    ],
+)
+async def test_why_nobody_can_be_reached_is_told_in_few_words(site, url, said):
+    async with Client(url.format(site.url.removeprefix("http://"))) as client:
+        with pytest.raises(ClientError, match=said):
+            await client.create("k")
+
+
 async def test_a_server_that_is_not_streamup_is_called_that(wire, notes, file):
     wire.reply = lambda _: b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi"
     async with Client(wire.url) as client:

@@ -201,6 +201,8 @@ def test_each_kind_of_end_has_its_code(server, bucket, user):
         (["http://h/objects/k", "http://g/objects/k"], "One destination"),
         (["a", "b", "http://h/objects/k"], "End the URL with a /"),
         (["x/a", "y/a", "http://h/objects/"], "would both go to 'a'"),
+        (["x/a", "h:8080/objects/b"], "Write it as http://h:8080/objects/b"),
+        ([".", "http://h/objects/"], ". is a directory"),
         (["a", "s3://bucket/key"], "streamup serve s3://"),
         (["a\x1b[2J", "http://h/objects/"], r"a\x1b[2J cannot go"),
         (["a", "http://h/objects/k", "--on-failure", "cancel"], "--on-failure is for streams only"),

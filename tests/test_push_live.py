@@ -229,7 +229,7 @@ async def test_a_command_that_cannot_be_started_leaves_nothing(service, stream, 
 
 
 async def test_a_command_that_writes_nothing_leaves_nothing(service, stream):
-    with pytest.raises(Failure, match="has written nothing"):
+    with pytest.raises(Failure, match=r"has written nothing\. --allow-empty"):
         await push_command._produced(stream("a"), shell("exit 0"), (), "keep")
     assert await push_command._produced(stream("a"), shell("exit 5"), (), "cancel") == 5
     assert not service.uploads.registry

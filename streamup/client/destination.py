@@ -98,6 +98,9 @@ def pair(sources: Sequence[str], destination: Destination) -> list[tuple[str, De
     pairs: dict[str, str] = {}
     for source in sources:
         name = PurePath(source).name
+        if name in {"", ".."}:
+            shown = printable(source)
+            raise ConfigError(f"{shown} is a directory. Push its files: streamup push {shown}/* URL/")
         key = destination.key + name if destination.takes_names else destination.key
         try:
             validate_key(key, "")

@@ -266,7 +266,7 @@ class Push:
             if position.state == "waiting":
                 progress.waiting = f"waiting {position.seconds:.0f} s: {position.reason}"
                 if not self._told:
-                    self._say(f"{position.reason.rstrip('.')}. It goes on as soon as it can.")
+                    self._say(f"{position.reason.rstrip('.')}. Trying again.")
             self._told = position.state == "waiting" or (self._told and position.state != "connected")
             if sending.upload_id is not None:
                 self._note_once(note, Begun(file.identity, sending.upload_id))

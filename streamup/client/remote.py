@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import socket
+import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -323,8 +326,13 @@ def _why(error: Exception) -> str:
 
 
 def _words(error: Exception) -> str:
-    """Some errors of the network have none of their own."""
-    return str(error) or type(error).__name__
+    """What the network has against it, as the system says it: aiohttp adds the address again, and Python's numbers."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, ssl.SSLError):
+        return f"{(cause.reason or 'TLS has failed').replace('_', ' ').lower()}. Does it speak HTTPS there?"
+    if isinstance(cause, OSError) and cause.errno and not isinstance(cause, socket.gaierror):  # with numbers of its own
+        return os.strerror(cause.errno)
+    return getattr(cause, "strerror", None) or str(error) or type(error).__name__
 
 
 def _stranger(url: URL) -> ClientError:
@@ -349,7 +357,8 @@ async def _refusal(response: aiohttp.ClientResponse, *, renewable: bool) -> Clie
             problem = None
     if not isinstance(problem, dict):
         problem = {}
-    detail = _detail(response, problem.get("detail"), renewable=renewable)
+    told = problem.get("detail") if refused else _not_ours(response)
+    detail = _detail(response, told, renewable=renewable)
     words = [problem.get("title") or f"{response.status} {response.reason}", detail]
     offset, wait = response.headers.get("Upload-Offset", ""), response.headers.get("Retry-After", "")
     return ClientError(
@@ -360,6 +369,15 @@ async def _refusal(response: aiohttp.ClientResponse, *, renewable: bool) -> Clie
         offset=int(offset) if offset.isdecimal() else None,
         retry_after=float(wait) if wait.isdecimal() else 0.0,
     )
+
+
+def _not_ours(response: aiohttp.ClientResponse) -> str | None:
+    """What to do about a refusal that is none of streamup's. (What means "later" may pass.)"""
+    if "Location" in response.headers:  # redirects are not followed
+        return f"It sends us to {response.headers['Location']}. Use that address, if it is the right one."
+    if response.method == "HEAD" or response.status in _AGAIN:
+        return None
+    return "That is no answer of streamup's. Is the address right, or is a proxy on the way?"
 
 
 def _detail(response: aiohttp.ClientResponse, detail: object, *, renewable: bool) -> object:
