@@ -16,11 +16,11 @@ from raw_client import eventually
 from streamup.values import parse_api_key
 
 pytest_plugins = ["chromium", "network"]
-pytestmark = pytest.mark.campaign
+pytestmark = [pytest.mark.campaign, pytest.mark.usefixtures("impatient")]
 
 MIB = 1 << 20
 KEY = "0123456789abcdef"
-LARGE = 12 * MIB + 17
+LARGE = 8 * MIB + 17
 """Of many parts, less than the page sends at once, and more than the buffers of sockets take (Linux: 4 MiB)."""
 
 
@@ -90,19 +90,21 @@ async def drop(page: Page, *paths):
 
 @pytest.fixture
 def slow(between):
-    """`slow(service)`: a network to it on which a connection carries a megabyte a second, so that there is a middle."""
+    """`slow(service)`: a network to it on which a connection carries half a megabyte a second, so that a file is on its
+    way for 16 seconds.
+    """
 
     def slow_(service):
         network = between(service.address[1])
-        network.rate = 1e6
+        network.rate = 5e5
         return network
 
     return slow_
 
 
 async def middle(network: Network):
-    """A megabyte more has passed, and most has not."""
-    most = network.bodies + MIB
+    """Half a megabyte more has passed, and most has not."""
+    most = network.bodies + MIB // 2
     await eventually(lambda: network.bodies > most, 20)
 
 
