@@ -16,7 +16,7 @@ import click
 
 from streamup.client.destination import OBJECTS, Destination, is_url, pair, parse_destination
 from streamup.client.progress import Lines, choose
-from streamup.client.table import human_size, printable
+from streamup.client.table import human_size, printable, sentence
 from streamup.errors import BadRequest, ConfigError
 from streamup.exits import Failure, Interruption
 from streamup.keys import validate_key
@@ -275,7 +275,7 @@ def _say(outcome: FileOutcome, lines: Lines, *, quiet: bool) -> None:
     name, pushed = outcome.path, outcome.pushed
     if pushed is None:
         going_on = " The same command goes on." if outcome.again else ""
-        lines.say(f"error: {name}: {outcome.error.rstrip('.')}.{going_on}")
+        lines.say(f"error: {name}: {sentence(outcome.error)}{going_on}")
     elif quiet:
         return
     elif pushed.etag is None:
@@ -283,6 +283,8 @@ def _say(outcome: FileOutcome, lines: Lines, *, quiet: bool) -> None:
             f"{name}: every one of {pushed.size} bytes is safe at the server. It completes when the store takes them: "
             f"streamup status --server {outcome.destination.server} {pushed.upload_id}"
         )
+    elif pushed.resumed == pushed.size > 0:
+        lines.tell(f"{name}: all {human_size(pushed.size)} of it were sent earlier")
     else:
         rate = human_size((pushed.size - pushed.resumed) / max(pushed.seconds, 1e-9))
         resumed = f", {human_size(pushed.resumed)} of it earlier" if pushed.resumed else ""
@@ -417,7 +419,7 @@ def _why(outcome: Outcome, source: Piped) -> tuple[str, type[Failure]]:
 
 def _error(error: ClientError | OSError) -> tuple[str, type[Failure]]:
     """What it says, and whether it may succeed another time."""
-    return f"{str(error).rstrip('.')}.", Interruption if getattr(error, "again", False) else Failure
+    return sentence(error), Interruption if getattr(error, "again", False) else Failure
 
 
 async def _produced(stream: _Stream, command: Sequence[str], ok_codes: Collection[int], on_failure: str) -> int:
@@ -451,7 +453,7 @@ async def _produced(stream: _Stream, command: Sequence[str], ok_codes: Collectio
                 try:
                     await cancel(client, outcome.upload_id)
                 except ClientError as error:
-                    why += f" Its upload is not cancelled: {str(error).rstrip('.')}."
+                    why += f" Its upload is not cancelled: {sentence(error)}"
                 else:
                     outcome.upload_id = None
                     why += " Its upload is cancelled."

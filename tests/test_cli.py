@@ -26,7 +26,7 @@ from moto.server import ThreadedMotoServer
 from streamup import cli, logs, service
 from streamup.client import Client, ClientError
 from streamup.client import remote as remote_module
-from streamup.client.table import human_size, printable
+from streamup.client.table import human_size, printable, sentence
 from streamup.config import OPTIONS, Config
 from streamup.errors import ConfigError, StoreError
 from streamup.metrics import Metrics
@@ -755,6 +755,11 @@ async def test_something_else_that_listens_there(routes):
 )
 def test_sizes_for_people(size, text):
     assert human_size(size) == text
+
+
+@pytest.mark.parametrize(("text", "whole"), [("lost", "lost."), ("lost.", "lost."), ("Is it there?", "Is it there?")])
+def test_what_others_say_ends_as_a_sentence(text, whole):
+    assert sentence(text) == whole
 
 
 def test_text_for_terminals():

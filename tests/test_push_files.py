@@ -185,6 +185,8 @@ def test_each_kind_of_end_has_its_code(server, bucket, user):
     told = {line["file"]: line for line in lines(ran)[-2:]}
     assert (ran.code, told[str(good)]["phase"], told[str(missing)]["again"]) == (1, "done", False)
     assert stored(server, bucket, "ends/good") == b"x"
+    ran = user.push(good, server.object("ends/good"))
+    assert ran.text == f"{good}: all 1 B of it were sent earlier\n"
     ran = user.push(good, "http://127.0.0.1:9/objects/k")
     assert (ran.code, "cannot be reached" in ran.err) == (3, True)
     ran = user.push(*[user.file(f"{n}", b"") for n in range(9)], "http://127.0.0.1:9/objects/", "-j", "1")

@@ -20,7 +20,7 @@ from streamup.client.progress import Display, Lines
 from streamup.client.progress import Progress as Shown
 from streamup.client.remote import ClientError, Upload
 from streamup.client.sending import Progress, Sending
-from streamup.client.table import human_size
+from streamup.client.table import human_size, sentence
 
 GRACE_SECONDS = 8.0
 """How long what has been read may still be sent after SIGTERM: who sends that, often kills after ten seconds."""
@@ -157,7 +157,7 @@ class _Words:
     def tell(self, at: Progress) -> None:
         """Raises `ClientError` for a server that has never been reached, when there is no room for more."""
         kept = human_size(self._pipe.backlog.end - at.durable)
-        reason = f"{at.reason.rstrip('.')}."
+        reason = sentence(at.reason)
         self.progress.waiting = f"{reason} Keeping {kept}." if at.state == "waiting" else None
         if at.state == "waiting":
             if self._pipe.full and not self.sending.reached:

@@ -26,7 +26,7 @@ from streamup.client.progress import Progress
 from streamup.client.remote import Client, ClientError, Upload
 from streamup.client.sending import OFFSET_SECONDS, PATIENCE_SECONDS, Sending, within
 from streamup.client.sending import Progress as Position
-from streamup.client.table import human_size
+from streamup.client.table import human_size, sentence
 from streamup.client.unfinished import Begun, Forgetful, Note, Notes
 from streamup.errors import Interrupted, TransferError
 
@@ -266,7 +266,7 @@ class Push:
             if position.state == "waiting":
                 progress.waiting = f"waiting {position.seconds:.0f} s: {position.reason}"
                 if not self._told:
-                    self._say(f"{position.reason.rstrip('.')}. Trying again.")
+                    self._say(f"{sentence(position.reason)} Trying again.")
             self._told = position.state == "waiting" or (self._told and position.state != "connected")
             if sending.upload_id is not None:
                 self._note_once(note, Begun(file.identity, sending.upload_id))

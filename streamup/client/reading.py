@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from streamup.client.proof import Cut
 from streamup.client.source import Source
+from streamup.client.table import sentence
 from streamup.errors import AccessDenied, CredentialsExpired, Interrupted, StorePrecondition, StoreUnavailable
 from streamup.layout import MIB
 
@@ -61,11 +62,11 @@ class Patience:
         if isinstance(error, AccessDenied) or stale:
             raise error
         if not (self._begun or self._failures or error.status or isinstance(error, CredentialsExpired)):
-            raise Interrupted(f"{_sentence(error)} Is the address right?") from error
+            raise Interrupted(f"{sentence(error)} Is the address right?") from error
         if time.monotonic() - self._last > self._seconds:
-            raise Interrupted(f"{_sentence(error)} The same command goes on where this ended.") from error
+            raise Interrupted(f"{sentence(error)} The same command goes on where this ended.") from error
         if not self._failures:
-            self._say(f"{_sentence(error)} Trying again for {self._seconds:.0f} s.")
+            self._say(f"{sentence(error)} Trying again for {self._seconds:.0f} s.")
         self._failures += 1
         longest = min(MAX_PAUSE_SECONDS, 0.25 * 2 ** min(self._failures, 10))
         await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - spreads retries, protects nothing
@@ -80,10 +81,6 @@ class Patience:
             else:
                 self.reward()
                 return answer
-
-
-def _sentence(error: Exception) -> str:
-    return f"{str(error).rstrip('.')}."
 
 
 async def read_span(

@@ -18,6 +18,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def sentence(text: object) -> str:
+    """`text` with a full stop, if nothing ends it yet: others' words may follow, and ours may."""
+    text = str(text)
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
 def human_size(size: float) -> str:
     """`size` bytes in the largest unit that keeps it above one."""
     if size < _KIB:
