@@ -461,5 +461,15 @@ async def test_the_end_of_what_is_discarded_does_not_bring_it_back(node):
     assert said == [["a"], []]
 
 
+async def test_what_is_no_token_is_told_apart_from_a_server_that_is_away(wire, node):
+    script = """
+        const server = new streamup.Server({ url, token: "abc…xyz" });
+        await server.uploads().catch((error) => say(error.status));
+        await server.append("a", 0, "x").catch((error) => say(error.status));
+    """
+    assert await node(script, url=wire.url) == [401, 401]
+    assert wire.requests == []
+
+
 def received(service):
     return service.metrics.registry.get_sample_value("streamup_received_bytes_total")

@@ -235,6 +235,26 @@ async def test_a_changed_file_is_refused_and_may_begin_anew(service, open_page, 
     assert (await service.ask("GET", f"/uploads/{begun['id']}")).json["state"] == "cancelled"
 
 
+BROKEN = """() => {
+    const file = (name) => ({ name, isFile: true, file: (done) => done(new File(["x"], name)) });
+    const gone = { name: "b.bin", isFile: true, file: (_, failed) => failed(new DOMException("It is gone.")) };
+    const inside = [[file("a.bin"), gone, file("c.bin")], []];
+    const reader = { readEntries: (done) => done(inside.shift()) };
+    const folder = { name: "holidays", isFile: false, createReader: () => reader };
+    const dataTransfer = { types: ["Files"], items: [{ webkitGetAsEntry: () => folder }] };
+    dispatchEvent(Object.assign(new Event("drop"), { dataTransfer }));
+}"""
+"""A folder is dropped, of whose files one vanishes meanwhile."""
+
+
+async def test_a_file_that_cannot_be_read_keeps_no_other_from_being_sent(service, open_page):
+    page = await open_page(url(service))
+    await page.evaluate(BROKEN)
+    await expect(page.locator("#toasts")).to_contain_text("holidays/b.bin cannot be read: It is gone.")
+    await expect(page.locator("#queue-title")).to_have_text("2 of 2 files sent")
+    assert [service.data(f"holidays/{name}.bin") for name in "ac"] == [b"x", b"x"]
+
+
 @pytest.mark.parametrize("downloads", [False, True])
 async def test_links_are_there_where_they_lead_somewhere(start_service, open_page, files, downloads):
     service = await start_service(downloads=downloads)

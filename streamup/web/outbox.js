@@ -114,9 +114,10 @@ export class Outbox {
     if (record.upload !== null) await this.#server.cancel({ id: record.upload }).catch(() => {}); // it expires by itself
   }
 
-  /** What is here, for a download. */
+  /** What is here, for a download. Throws a DOMException if the browser cannot read it. */
   async remains() {
-    const chunks = [...(await this.#keptChunks(Infinity)), ...this.#memory];
+    const kept = (await this.#recordings?.chunks(this.record, Infinity)) ?? [];
+    const chunks = [...kept, ...this.#memory];
     return new Blob(chunks.map(({ bytes }) => bytes), { type: this.record.type });
   }
 
@@ -234,13 +235,8 @@ export class Outbox {
 
   /** The next ones to be sent: those that are kept come before those in memory. */
   async #chunks(most) {
-    const kept = await this.#keptChunks(most);
+    const kept = this.#recordings ? await this.#recordings.chunks(this.record, most).catch(() => []) : [];
     return kept.length ? kept : this.#memory.slice(0, MOST_CHUNKS);
-  }
-
-  async #keptChunks(most) {
-    if (!this.#recordings) return [];
-    return await this.#recordings.chunks(this.record, most).catch(() => []);
   }
 
   async #more() {

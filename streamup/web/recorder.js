@@ -365,7 +365,7 @@ function row(box) {
   action(".copy", () => copy(server.address(box.object.key).href));
   action(".go-on", () => once(() => record(box.record)));
   action(".again", () => box.retry());
-  action(".download", async () => download(await box.remains(), box.record.key));
+  action(".download", () => download(box));
   action(".discard", async () => {
     const yes = { yes: "Yes, discard it", grave: true };
     if (await page.confirmed(`Discard ${box.record.key}?`, "What was recorded is thrown away, here and at the server.", yes)) await box.discard();
@@ -433,9 +433,14 @@ async function copy(link) {
   }
 }
 
-function download(blob, key) {
-  const url = URL.createObjectURL(blob);
-  Object.assign(document.createElement("a"), { href: url, download: key.split("/").at(-1) }).click();
+async function download(box) {
+  let url;
+  try {
+    url = URL.createObjectURL(await box.remains());
+  } catch (error) {
+    return page.tell(`The browser cannot read what it has kept: ${error.message}`, { failed: true });
+  }
+  Object.assign(document.createElement("a"), { href: url, download: box.record.key.split("/").at(-1) }).click();
   setTimeout(() => URL.revokeObjectURL(url), 60_000); // by then the browser has begun to read it
 }
 

@@ -204,6 +204,7 @@ export class Server {
   }
 
   #credential() {
+    if (/[^!-~]/.test(this.token)) throw new Refused(401, "No token has such characters. Was it copied as a whole?");
     return this.token ? { Authorization: `Bearer ${this.token}` } : {};
   }
 
@@ -228,11 +229,12 @@ export class Server {
 
   /** The beginning of an answer. What reads on meets the errors of fetch. */
   async #begin(method, path, headers, signal) {
+    const fields = { ...this.#credential(), ...headers };
     let answer;
     try {
       answer = await fetch(new URL(path, this.url), {
         method,
-        headers: { ...this.#credential(), ...headers },
+        headers: fields,
         credentials: "omit",
         redirect: "manual", // nothing here is elsewhere
         signal,

@@ -74,25 +74,23 @@ async function dropped(event) {
   location.hash = "upload";
   const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()); // gone when this event is over
   const found = [];
-  for (const entry of entries.filter(Boolean)) {
-    try {
-      await walk(entry, "", found);
-    } catch (error) {
-      page.tell(`${entry.name} cannot be read: ${error.message}`, { failed: true });
-    }
-  }
+  for (const entry of entries.filter(Boolean)) await walk(entry, "", found);
   add(found);
 }
 
-/** The files of a dropped file or folder, with their paths from there. */
+/** The files of a dropped file or folder, with their paths from there. What cannot be read is told, and passed over. */
 async function walk(entry, above, found) {
   const path = above + entry.name;
-  if (entry.isFile) return found.push({ file: await new Promise((...both) => entry.file(...both)), path });
-  const reader = entry.createReader();
-  for (;;) {
-    const some = await new Promise((...both) => reader.readEntries(...both)); // a hundred at a time in Chromium
-    if (!some.length) return;
-    for (const inner of some) await walk(inner, `${path}/`, found);
+  try {
+    if (entry.isFile) return found.push({ file: await new Promise((...both) => entry.file(...both)), path });
+    const reader = entry.createReader();
+    for (;;) {
+      const some = await new Promise((...both) => reader.readEntries(...both)); // a hundred at a time in Chromium
+      if (!some.length) return;
+      for (const inner of some) await walk(inner, `${path}/`, found);
+    }
+  } catch (error) {
+    page.tell(`${path} cannot be read: ${error.message}`, { failed: true });
   }
 }
 
