@@ -471,5 +471,29 @@ async def test_what_is_no_token_is_told_apart_from_a_server_that_is_away(wire, n
     assert wire.requests == []
 
 
+@pytest.mark.parametrize(("stored", "state"), [(BODY[:9], "complete"), (BODY[:8], "lost")])
+async def test_a_recording_whose_upload_is_forgotten_may_be_an_object_all_the_same(wire, node, stored, state):
+    """The answer was lost, and the browser comes back after the server has forgotten how the upload ended."""
+    wire.answers.extend([answer(404, "{}"), answer(200, x_amz_checksum_crc64nvme=checksum(stored))])
+    said = await node(
+        """
+        import { Crc64Nvme } from "./crc64nvme.js";
+        import { Outbox } from "./outbox.js";
+        const crc = new Crc64Nvme();
+        crc.add(Uint8Array.from(bytes));
+        const all = { bytes: 9, safe: 9, crc: crc.value, ended: true };
+        const record = { id: "a", key: "talk.webm", type: "video/webm", upload: "a", milliseconds: 0, ...all };
+        const server = new streamup.Server({ url });
+        const box = new Outbox({ server, recordings: null, record, changed() {} });
+        await box.run();
+        say([box.state, box.object?.size ?? null]);
+        """,
+        url=wire.url,
+        bytes=[*BODY[:9]],
+    )
+    assert said == [[state, 9 if state == "complete" else None]]
+    assert [request.target for request in wire.requests] == ["/uploads/a", "/objects/talk.webm"]
+
+
 def received(service):
     return service.metrics.registry.get_sample_value("streamup_received_bytes_total")

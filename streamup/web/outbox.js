@@ -144,7 +144,14 @@ export class Outbox {
   /** Where to go on, and whether at all. */
   async #ask() {
     const { record } = this;
-    const upload = await this.#server.look(record.upload);
+    let upload;
+    try {
+      upload = await this.#server.look(record.upload);
+    } catch (error) {
+      if (!GONE.includes(error.status)) throw error;
+      const object = record.ended && (await this.#object());
+      return object ? await this.#complete(object) : await this.#gone(error.message);
+    }
     if (upload.state === "open") {
       await this.#safe(await this.#server.offset(record.upload)); // and no older request of ours still writes
       this.#sure = true;
@@ -155,6 +162,20 @@ export class Outbox {
       throw new Refused(503, "All of it is safe at the server. The store has not confirmed it yet.");
     } else {
       await this.#gone(`The server has ended it: ${upload.reason ?? upload.state}.`);
+    }
+  }
+
+  /** The object, if it is this recording. A server remembers for a day how uploads ended, and a browser may be closed for
+   * longer, just after its last request. */
+  async #object() {
+    const { key, bytes, crc } = this.record;
+    const crc64nvme = crc === null ? null : base64(crc);
+    try {
+      const stored = await this.#server.stored(key);
+      return crc64nvme && stored.crc64nvme === crc64nvme ? { key, size: bytes, checksum: { crc64nvme } } : null;
+    } catch (error) {
+      if (error.again) throw error;
+      return null;
     }
   }
 

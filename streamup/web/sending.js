@@ -229,7 +229,7 @@ export class Sending extends EventTarget {
 
   /** Whether the object of this upload is still the one under the key, and has the bytes of this file. */
   async #isThere(upload, signal) {
-    const etag = await this.server.etag(this.key, { signal }).catch(() => null);
+    const etag = (await this.server.stored(this.key, { signal }).catch(() => null))?.etag;
     const crc64nvme = upload.object.checksum?.crc64nvme;
     if (!crc64nvme || etag !== upload.object.etag) return false;
     this.#startOver();

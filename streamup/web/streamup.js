@@ -177,9 +177,10 @@ export class Server {
     return { offset: offsetOf(answer), ...(last ? { object } : {}) };
   }
 
-  /** The ETag of the object that is stored under a key. */
-  async etag(key, { signal } = {}) {
-    return (await this.#ask("HEAD", this.address(key).href, {}, signal)).field("ETag");
+  /** The object that is stored under a key, by its `etag` and its `crc64nvme` (base64), or null. */
+  async stored(key, { signal } = {}) {
+    const { field } = await this.#ask("HEAD", this.address(key).href, {}, signal);
+    return { etag: field("ETag"), crc64nvme: field("x-amz-checksum-crc64nvme") };
   }
 
   /** The address of an object, for links. Whoever follows it needs a credential, if the server asks for one. */
