@@ -91,6 +91,14 @@ async def test_a_line_for_each_file_whatever_the_width(monkeypatch, columns):
     assert {line[0] for line in lines} == {"x", "b"}
 
 
+@pytest.mark.parametrize("columns", [72, 80, 200])
+async def test_ctrl_c_has_room_behind_the_last_line(monkeypatch, columns):
+    """The terminal writes ^C where the cursor is: one line more, and those above would be left standing."""
+    terminal = Terminal(monkeypatch, columns)
+    await show("x" * 300, "b")
+    assert {len(line) for line in pictures(terminal.shown())} == {columns - 2}
+
+
 HOSTILE = "a\x1b[2J\x1b]0;title\x07\n[red]b[/red] :smile:\udcff\u202e"
 
 
