@@ -408,6 +408,25 @@ async def test_what_is_told_of_another_upload_releases_nothing(server, monkeypat
     assert await work == len(BODY)
 
 
+async def test_those_who_listen_leave_connections_to_those_who_send(server):
+    listening = []
+
+    async def others(request):
+        if request.method == "PATCH":
+            return web.Response(status=204, headers={"Upload-Offset": str(len(await request.read()))})
+        if request.path.endswith("/events"):
+            listening.append(request)
+        return None
+
+    server.rules = [others]
+    watched = [asyncio.create_task(anext(server.client.events("b"))) for _ in range(110)]
+    await eventually(lambda: len(listening) == 110)
+    assert await asyncio.wait_for(Sending(server.client, Bytes(BODY), "a").deliver(), 10) == len(BODY)
+    for task in watched:
+        task.cancel()
+    await asyncio.gather(*watched, return_exceptions=True)
+
+
 @pytest.mark.parametrize("flood", [b"data: x\n" * 200_000, b"data: " + b"[" * 60_000 + b"\n\n"], ids=["long", "deep"])
 async def test_an_event_that_is_none_ends_no_stream(server, flood):
     async def drown(request):

@@ -217,6 +217,8 @@ class Bars(Lines):
         columns = self._console.width
         wide = columns >= NARROW_COLUMNS
         table = Table.grid(padding=(0, 1), expand=wide)
+        if wide:
+            table.width = columns - len("^C")  # which a terminal writes behind it; a line more would be left standing
         table.add_column(no_wrap=True, overflow="ellipsis", max_width=columns // 3)
         if wide:
             table.add_column(ratio=1)
