@@ -102,9 +102,7 @@ class Client:
         self._token = token
 
     async def __aenter__(self) -> Self:
-        # aiohttp's limit of 100 would be taken by the events of as many uploads, which then wait for their appends.
-        connector = aiohttp.TCPConnector(limit=0)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
+        self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
         return self
 
     async def __aexit__(
