@@ -178,6 +178,21 @@ async def test_pause_offline_and_a_server_that_starts_again(start_service, open_
     assert received(service) + received(again) == LARGE + 2000
 
 
+async def test_of_those_that_are_paused_one_goes_on(service, open_page, files, slow):
+    folder, made = files({"a.bin": LARGE, "b.bin": LARGE, "c.bin": 10})
+    network = slow(service)
+    page = await open_at(network, open_page)
+    await drop(page, folder / "a.bin", folder / "b.bin", folder / "c.bin")
+    await middle(network)
+    await expect(badge(page, "c.bin")).to_have_text("In line")
+    await page.get_by_role("button", name="Pause all").click()
+    for key in made:
+        await expect(badge(page, key)).to_have_text("Paused")
+    await page.get_by_role("button", name="Resume c.bin").click()
+    await expect(badge(page, "c.bin")).to_have_text("Sent")
+    await expect(badge(page, "a.bin")).to_have_text("Paused")
+
+
 async def test_cancelled_and_given_up(service, open_page, files, slow):
     folder, _ = files({"a.bin": LARGE, "b.bin": LARGE, "c.bin": 10})
     network = slow(service)

@@ -39,7 +39,10 @@ export function start(theServer, thePage) {
     };
   }
   $("choose-folder").onclick = () => $("folder").click();
-  $("pause-all").onclick = () => items.forEach(pause);
+  $("pause-all").onclick = () => {
+    for (const item of items.values()) item.go = false; // first: else the room that one makes is the next one's
+    items.forEach(pause);
+  };
   $("resume-all").onclick = () => items.forEach(resume);
   $("clear-sent").onclick = () => {
     items.forEach((item) => item.sending.state === "complete" && remove(item));
@@ -231,7 +234,8 @@ function draw() {
 function drawItem({ sending, row, go }) {
   const part = (name) => row.querySelector(name);
   const { state, error } = sending;
-  const [word, kind] = go && ["paused", "failed"].includes(state) ? BADGES.ready : BADGES[state] ?? BADGES.paused;
+  const held = !go && ["ready", "paused"].includes(state);
+  const [word, kind] = held ? BADGES.paused : go && ["paused", "failed"].includes(state) ? BADGES.ready : BADGES[state] ?? BADGES.paused;
   part(".badge").textContent = word;
   part(".badge").className = `badge ${kind}`;
   part("progress").value = share(state === "comparing" ? sending.compared : sending.sent, sending.size);
@@ -248,7 +252,7 @@ function drawItem({ sending, row, go }) {
   }
   const begun = ACTIVE.includes(state);
   part(".pause").hidden = !begun;
-  part(".resume").hidden = state !== "paused" || go;
+  part(".resume").hidden = !held;
   part(".now").hidden = state !== "waiting";
   part(".retry").hidden = state !== "failed" || go || error instanceof Unreadable || error instanceof Changed;
   part(".anew").hidden = state !== "failed" || go || !(error instanceof Changed);
