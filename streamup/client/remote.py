@@ -102,7 +102,9 @@ class Client:
         self._token = token
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
+        # aiohttp's limit of 100 would be taken by the events of as many uploads, which then wait for their appends.
+        connector = aiohttp.TCPConnector(limit=0)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
         return self
 
     async def __aexit__(
