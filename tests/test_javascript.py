@@ -123,6 +123,23 @@ async def test_watching_tells_what_it_may_not(wire, node):
     assert said == [["lost", "The server said 503."], ["Refused", 403, "Not you."]]
 
 
+async def test_connections_that_tell_nothing_are_begun_less_and_less_often(wire, node):
+    wire.answers.extend([streaming()] * 4)
+    said = await node(
+        """
+        const { setTimeout } = globalThis;
+        const soon = (after) => (after < 20_000 ? after / 100 : after);
+        globalThis.setTimeout = (action, after, ...given) => setTimeout(action, soon(after), ...given);
+        for await (const { name, wait } of new streamup.Server({ url }).watch()) {
+          if (name === "lost") say(wait);
+          if (wait >= 2000) break;
+        }
+        """,
+        url=wire.url,
+    )
+    assert len(said) == 4
+
+
 def checksum(data):
     return b64encode(crc64nvme(data).to_bytes(8, "big")).decode()
 

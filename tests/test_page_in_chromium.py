@@ -341,6 +341,9 @@ async def test_an_object_opens_in_a_tab_of_its_own(start_service, open_page):
         await page.get_by_role("link", name="Open a/b c.bin").click()
     await expect((await opened.value).locator("body")).to_have_text("the object")
     assert page.url == url(service)
+    await page.evaluate("() => { window.open = () => null }")  # as a browser that blocks it
+    await page.get_by_role("link", name="Open a/b c.bin").click()
+    await expect(page.locator("#toasts")).to_contain_text("did not let this page open a tab")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -5,7 +5,7 @@
 
 import * as dashboard from "./dashboard.js";
 import * as recorder from "./recorder.js";
-import { Server } from "./streamup.js";
+import { Refused, Server } from "./streamup.js";
 import * as uploader from "./uploader.js";
 
 const VIEWS = { record: recorder, upload: uploader, uploads: dashboard };
@@ -59,12 +59,13 @@ const page = {
   /** Show a complete object in a tab of its own. Throws Refused. */
   async open(key) {
     const tab = window.open("about:blank"); // now: a browser lets nobody open one who has first waited for an answer
+    if (!tab) throw new Refused(0, "The browser did not let this page open a tab. Allow it, beside the address.");
     try {
       const location = await server.location(key);
       tab.opener = null;
       tab.location.replace(location);
     } catch (error) {
-      tab?.close();
+      tab.close();
       throw error;
     }
   },

@@ -96,7 +96,7 @@ export class Server {
       let wait = 0;
       try {
         for await (const { name, data } of this.#events(path, signal)) {
-          attempt = 0;
+          if (name !== "open") attempt = 0; // a proxy may open one, and have nothing to tell
           yield { name, data };
           if (id !== undefined && name === "upload" && !LIVE.includes(data.state)) return;
         }
