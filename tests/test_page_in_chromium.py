@@ -252,7 +252,7 @@ async def test_the_address_says_which_view_is_shown(service, open_page):
 async def test_it_sends_a_file(service, open_page):
     page = await open_page(url(service, "#upload"))
     await page.locator("#files").set_input_files({"name": "Grüße 100%.bin", "mimeType": "video/mp4", "buffer": BODY})
-    await expect(page.locator("#sendings .badge")).to_have_text("sent")
+    await expect(page.locator("#sendings .badge")).to_have_text("Sent")
     assert service.data("Grüße 100%.bin") == BODY
     assert service.store.objects["Grüße 100%.bin"].meta.content_type == "video/mp4"
     page.complaints[:] = [text for text in page.complaints if "405" not in text]  # it asks whether objects can be read
