@@ -307,6 +307,7 @@ async def test_no_page_may_frame_it(service, open_page):
     frame = "src => document.body.append(Object.assign(document.createElement('iframe'), { src }))"
     await page.evaluate(frame, url(service))
     await eventually(lambda: any("frame" in text for text in page.complaints))
+    await page.close()  # it may say more than one thing about that
     page.complaints.clear()
 
 
