@@ -649,4 +649,4 @@ def test_whatever_clients_do_the_object_is_what_they_sent(caplog):
 
 @pytest.mark.campaign
 def test_whatever_clients_do_for_a_minute_the_object_is_what_they_sent(caplog):
-    check(caplog, settings(LIVELY, max_examples=90, stateful_step_count=40))
+    check(caplog, settings(LIVELY, max_examples=60, stateful_step_count=40))

@@ -286,7 +286,7 @@ async def test_a_second_that_the_browser_loses_ends_the_recording_before_it(serv
     gone = "new DOMException('It is gone.', 'NotReadableError')"
     await page.evaluate(f"() => {{ Blob.prototype.arrayBuffer = async () => {{ throw {gone} }} }}")
     await expect(page.locator("#recorder-trouble")).to_contain_text("The recording was stopped")
-    await expect(rows(page).locator(".state")).to_have_text("complete")
+    await expect(rows(page).locator(".state")).to_have_text("Complete")
     assert played(service.data(await rows(page).locator(".key").text_content()), tmp_path) > 1
     page.complaints.clear()
 
