@@ -89,6 +89,34 @@ class TestAgainstBytes(AgainstBytes.TestCase):
     settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
+@pytest.mark.parametrize("call", ["pwrite", "pread"])
+def test_nobody_waits_for_the_disk_of_another(monkeypatch, call):
+    stalls, goes_on = threading.Event(), threading.Event()
+    real = getattr(os, call)
+
+    def stalling(*args):
+        stalls.set()
+        assert goes_on.wait(10)
+        return real(*args)
+
+    backlog = Backlog(10, 100)
+    backlog.add(b"memory" * 2)
+    assert backlog.in_files
+    monkeypatch.setattr(os, call, stalling)
+    work = threading.Thread(target=backlog.add, args=(b"more",)) if call == "pwrite" else None
+    work = work or threading.Thread(target=backlog.at, args=(11,))
+    work.start()
+    assert stalls.wait(10)
+    assert not backlog.in_memory(11)
+    assert backlog.at(0) == b"memorymemo"
+    backlog.release(12)
+    assert backlog.in_files, "its file is still in use"
+    goes_on.set()
+    work.join()
+    backlog.release(backlog.end)
+    assert backlog.in_files == 0
+
+
 def test_a_full_disk_is_no_room_and_memory_is_used_again(monkeypatch):
     told, full = [], [True]
 

@@ -7,7 +7,7 @@
 
 A run of segments, each in memory or in a file of its own, and each given back as a whole: so memory is used again as
 soon as it is free, and no file system has to punch holes. Files have no name, and are gone with the process. One thread
-may add while another reads and releases.
+may add while another reads and releases, and none of them waits for the disk of another.
 """
 
 from __future__ import annotations
@@ -81,17 +81,34 @@ class Backlog:
         """Take what there is room for; how many bytes that is. A full disk is no room, like any other limit."""
         view = memoryview(data)
         taken = 0
-        with self._lock:
-            while taken < len(view) and (segment := self._with_room()):
-                try:
-                    added = segment.add(view[taken:])
-                except OSError as error:
-                    self._refused_by_disk(error)
-                    self._cut(segment)
-                    break
-                taken += added
-                self.end += added
+        while taken < len(view) and (segment := self._last()):
+            try:
+                added = segment.put(view[taken : taken + segment.room])
+            except OSError as error:
+                self._refused_by_disk(error)
+                self._done(segment, cut=True)
+                break
+            self._done(segment, added)
+            taken += added
         return taken
+
+    def _last(self) -> _Segment | None:
+        """The segment with room for more, for the time of a write."""
+        with self._lock:
+            segment = self._with_room()
+            if segment is not None:
+                segment.users += 1
+            return segment
+
+    def _done(self, segment: _Segment, added: int = 0, *, cut: bool = False) -> None:
+        """A read or a write of a segment has ended, and bytes are there now. What was released meanwhile may go."""
+        with self._lock:
+            segment.users -= 1
+            segment.size += added
+            self.end += added
+            if cut:
+                self._cut(segment)
+            self._give_back()
 
     def _with_room(self) -> _Segment | None:
         """The last segment, or another; None if there may be no more."""
@@ -127,32 +144,40 @@ class Backlog:
 
     def at(self, position: int) -> bytes | memoryview:
         """The bytes from `position` on, as many as are at hand; at `end` none. Raises `OSError` for a broken disk."""
-        with self._lock:  # nobody may close the file meanwhile
+        with self._lock:
             if position == self.end:
                 return b""
-            index = bisect_right(self._segments, position, key=lambda segment: segment.start) - 1
-            segment = self._segments[index]
+            segment = self._with(position)
+            segment.users += 1
+        try:
             return segment.read(position - segment.start)
+        finally:
+            self._done(segment)
+
+    def _with(self, position: int) -> _Segment:
+        return self._segments[bisect_right(self._segments, position, key=lambda segment: segment.start) - 1]
 
     def in_memory(self, position: int) -> bool:
         """Whether `at` would not need the disk."""
         with self._lock:
-            index = bisect_right(self._segments, position, key=lambda segment: segment.start) - 1
-            return position == self.end or isinstance(self._segments[index], _InMemory)
+            return position == self.end or isinstance(self._with(position), _InMemory)
 
     def release(self, position: int) -> None:
         """Everything before `position` may go. Memory that has room is kept: more is to come."""
         with self._lock:
             self.start = max(self.start, min(position, self.end))
-            while self._segments and self._segments[0].start + self._segments[0].size <= self.start:
-                first = self._segments[0]
-                if isinstance(first, _InMemory):
-                    if first.room:
-                        break
-                    self._memory -= first.capacity
-                else:
-                    self._file -= first.capacity
-                self._segments.pop(0).close()
+            self._give_back()
+
+    def _give_back(self) -> None:
+        while self._segments and self._segments[0].start + self._segments[0].size <= self.start:
+            first = self._segments[0]
+            if first.users or (first.room and isinstance(first, _InMemory)):
+                break
+            if isinstance(first, _InMemory):
+                self._memory -= first.capacity
+            else:
+                self._file -= first.capacity
+            self._segments.pop(0).close()
 
     def close(self) -> None:
         """Everything may go."""
@@ -160,22 +185,19 @@ class Backlog:
 
 
 class _Segment(ABC):
-    """`size` bytes from `start` on, of at most `capacity`."""
+    """`size` bytes from `start` on, of at most `capacity`. While it has `users`, it is read or written."""
 
     def __init__(self, start: int, capacity: int) -> None:
-        self.start, self.capacity, self.size = start, capacity, 0
+        self.start, self.capacity, self.size, self.users = start, capacity, 0, 0
 
     @property
     def room(self) -> int:
         return self.capacity - self.size
 
-    def add(self, data: memoryview) -> int:
-        """As much as there is room for, or less; how much that is. Raises `OSError`."""
-        self.size += (added := self._put(data[: self.room]))
-        return added
-
     @abstractmethod
-    def _put(self, data: memoryview) -> int: ...
+    def put(self, data: memoryview) -> int:
+        """As much behind `size` as goes, or less; how much that is. Raises `OSError`."""
+        ...
 
     @abstractmethod
     def read(self, offset: int) -> bytes | memoryview:
@@ -191,7 +213,7 @@ class _InMemory(_Segment):
         super().__init__(start, capacity)
         self._bytes = memoryview(bytearray(capacity))
 
-    def _put(self, data: memoryview) -> int:
+    def put(self, data: memoryview) -> int:
         self._bytes[self.size : self.size + len(data)] = data
         return len(data)
 
@@ -209,7 +231,7 @@ class _InFile(_Segment):
         self._descriptor, path = tempfile.mkstemp(prefix="streamup-", dir=directory)
         os.unlink(path)  # noqa: PTH108 - it is a string
 
-    def _put(self, data: memoryview) -> int:
+    def put(self, data: memoryview) -> int:
         return os.pwrite(self._descriptor, data, self.size)
 
     def read(self, offset: int) -> bytes:
