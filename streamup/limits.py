@@ -22,6 +22,18 @@ HURRIED_DELAY_SECONDS = 0.1
 """... but who waits for `100 Continue` does not wait for long: of the second in `server.CONTINUE_SECONDS`."""
 
 
+@contextmanager
+def _counted(now: Counter[str], subject: str) -> Iterator[None]:
+    """One more of this subject's, for as long as it lasts."""
+    now[subject] += 1
+    try:
+        yield
+    finally:
+        now[subject] -= 1
+        if not now[subject]:
+            del now[subject]
+
+
 class Requests:
     """How many requests of each subject are being answered. At most `most` (None: any number)."""
 
@@ -40,13 +52,8 @@ class Requests:
                 f"{self._most} of your requests are being answered, and no more may be. Wait for one of them to end.",
                 limit=self._most,
             )
-        self._now[subject] += 1
-        try:
+        with _counted(self._now, subject):
             yield
-        finally:
-            self._now[subject] -= 1
-            if not self._now[subject]:
-                del self._now[subject]
 
 
 class Streams:
@@ -74,13 +81,8 @@ class Streams:
                     f"{limit} event streams {whose}are open, and no more may be. Close one, or ask with GET instead.",
                     limit=limit,
                 )
-        self._now[subject] += 1
-        try:
+        with _counted(self._now, subject):
             yield
-        finally:
-            self._now[subject] -= 1
-            if not self._now[subject]:
-                del self._now[subject]
 
 
 class Pace:
