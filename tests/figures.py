@@ -1,0 +1,80 @@
+"""What a campaign has done, in one line and in a JSON file.
+
+    figures = Figures("power cuts", "ci", seed=7)
+    figures.count("images", 1)
+    print(figures)        # power cuts: 40 images, 0 announced bytes lost; ci, 61 s, seed 7
+    figures.save(directory)
+
+`$FIGURES` names a directory into which tests save theirs (`.ci/run` prints them at its end).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Figures:
+    """Counts, by words that can be read after a number, in the order in which they came."""
+
+    campaign: str
+    size: str
+    seed: int
+    counts: dict[str, float] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+
+    def count(self, what: str, more: float = 1) -> None:
+        self.counts[what] = self.counts.get(what, 0) + more
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def __str__(self) -> str:
+        counts = ", ".join(
+            f"{number:,.4g} {what}" if number % 1 else f"{number:,.0f} {what}" for what, number in self.counts.items()
+        )
+        return f"{self.campaign}: {counts}; {self.size}, {self.seconds:.0f} s, seed {self.seed}"
+
+    def save(self, directory: Path) -> Path:
+        directory.mkdir(parents=True, exist_ok=True)
+        name = re.sub(r"\W+", "-", f"{self.campaign} {self.size} {self.seed}")
+        path = directory / f"{name}.json"
+        path.write_text(json.dumps(self._document(), indent=2) + "\n")
+        return path
+
+    def save_if_wanted(self) -> None:
+        if directory := os.environ.get("FIGURES"):
+            self.save(Path(directory))
+
+    def _document(self) -> dict[str, Any]:
+        return {
+            "campaign": self.campaign,
+            "size": self.size,
+            "seed": self.seed,
+            "counts": self.counts,
+            "seconds": round(self.seconds, 1),
+            "line": str(self),
+            "machine": machine(),
+        }
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists() and (named := re.search(r"model name\s*: (.*)", cpuinfo.read_text())):
+        processor = named[1]
+    return {
+        "cores": os.cpu_count(),
+        "processor": processor,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
