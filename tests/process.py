@@ -26,7 +26,9 @@ from typing import Any, Self
 
 import boto3
 import pytest
+import zygote
 from botocore.config import Config
+from zygote import Forked
 
 MIB = 1 << 20
 PART = 5 * MIB
@@ -96,7 +98,9 @@ class Server:
     options: tuple[str, ...] = ()
     program: tuple[str, ...] = MODULE
     ports: list[int] = field(default_factory=lambda: free_ports(2))
-    process: subprocess.Popen[bytes] | None = None
+    process: Forked | None = None
+    failpoint: str = ""
+    """The one that it was started with last."""
 
     @property
     def url(self) -> str:
@@ -135,13 +139,14 @@ class Server:
         """Start it without waiting for anything."""
         assert self.process is None
         self.data.parent.mkdir(parents=True, exist_ok=True)
-        command = [
-            *(sys.executable, *self.program, "serve", *self.store, f"--data={self.data}", *self.options),
+        self.failpoint = failpoint
+        arguments = [
+            *(*self.program, "serve", *self.store, f"--data={self.data}", *self.options),
             *(f"--listen=127.0.0.1:{self.ports[0]}", f"--admin-listen=127.0.0.1:{self.ports[1]}"),
         ]
         environ = {**self.environ, **({"STREAMUP_FAILPOINT": failpoint} if failpoint else {})}
         with self.data.with_suffix(".log").open("ab") as log:
-            self.process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = zygote.spawn(arguments, environ, log)
         return self
 
     def start(self, failpoint: str = "", *, ready: str = "/readyz") -> Self:
