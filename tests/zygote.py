@@ -118,6 +118,7 @@ def _zygote() -> _Zygote:
 
 def _serve(orders: socket.socket) -> None:
     """Fork and be asked, until nobody is there any more."""
+    sys.dont_write_bytecode = False  # a third of a start would be compiling streamup again
     for module in HEAVY:
         with contextlib.suppress(ImportError):  # uvloop is not everywhere
             importlib.import_module(module)
