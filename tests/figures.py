@@ -1,11 +1,12 @@
 """What a campaign has done, in one line and in a JSON file.
 
-    figures = Figures("power cuts", "ci", seed=7)
+    figures = Figures("power cuts", Size.CI, seed=7)
     figures.count("images", 1)
     print(figures)        # power cuts: 40 images, 0 announced bytes lost; ci, 61 s, seed 7
     figures.save(directory)
 
-`$FIGURES` names a directory into which tests save theirs (`.ci/run` prints them at its end).
+`$FIGURES` names a directory into which tests save theirs; `python tests/figures.py DIRECTORY` prints what is there, as
+`.ci/run` does at its end.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ import json
 import os
 import platform
 import re
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from campaigns import Size
 
 
 @dataclass
@@ -25,7 +29,7 @@ class Figures:
     """Counts, by words that can be read after a number, in the order in which they came."""
 
     campaign: str
-    size: str
+    size: Size
     seed: int
     counts: dict[str, float] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
@@ -41,11 +45,11 @@ class Figures:
         counts = ", ".join(
             f"{number:,.4g} {what}" if number % 1 else f"{number:,.0f} {what}" for what, number in self.counts.items()
         )
-        return f"{self.campaign}: {counts}; {self.size}, {self.seconds:.0f} s, seed {self.seed}"
+        return f"{self.campaign}: {counts}; {self.size.value}, {self.seconds:.0f} s, seed {self.seed}"
 
     def save(self, directory: Path) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
-        name = re.sub(r"\W+", "-", f"{self.campaign} {self.size} {self.seed}")
+        name = re.sub(r"\W+", "-", f"{self.campaign} {self.size.value} {self.seed}")
         path = directory / f"{name}.json"
         path.write_text(json.dumps(self._document(), indent=2) + "\n")
         return path
@@ -57,7 +61,7 @@ class Figures:
     def _document(self) -> dict[str, Any]:
         return {
             "campaign": self.campaign,
-            "size": self.size,
+            "size": self.size.value,
             "seed": self.seed,
             "counts": self.counts,
             "seconds": round(self.seconds, 1),
@@ -78,3 +82,8 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }
+
+
+if __name__ == "__main__":
+    for saved in sorted(Path(sys.argv[1]).glob("*.json")):
+        sys.stdout.write(json.loads(saved.read_text())["line"] + "\n")
