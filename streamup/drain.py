@@ -37,7 +37,7 @@ from streamup.upload import ALWAYS_RUNNING, State, Upload
 from streamup.uploader import Uploader
 
 CLOCK_SLACK = timedelta(seconds=2)
-"""Stores tell `Initiated` in whole seconds, and clocks differ a little."""
+"""Stores tell their time in whole seconds, `Date` as well as `Initiated`."""
 
 log = logging.getLogger(__name__)
 
@@ -247,7 +247,7 @@ class Drain:
 
     async def _try_to_create(self, attempt: int) -> bool:
         await self._abort_orphans()
-        self._upload.announce_creation(self._shared.clock())
+        self._upload.announce_creation(self._shared.store_time())
         await self._save()
         failpoint("before_create_multipart")
         try:

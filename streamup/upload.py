@@ -314,7 +314,7 @@ class Upload:
         return end
 
     def announce_creation(self, now: float) -> None:
-        """CreateMultipartUpload is about to be called (law 5)."""
+        """CreateMultipartUpload is about to be called (law 5). `now` is the store's, which tells when it began."""
         self.creating = now
 
     def multipart_created(self, multipart_id: str) -> None:

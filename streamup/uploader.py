@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
@@ -169,6 +170,10 @@ class Uploader:
         """Why the store does not take this upload now, though it answers."""
         hold = self._holds.get(upload_id)
         return hold.reason if hold else None
+
+    def store_time(self) -> float:
+        """Now by the store's clock, as its last answer told it; by ours before any."""
+        return self.clock() + (self.store.clock_skew or timedelta()).total_seconds()
 
     def creation(self, key: str) -> asyncio.Lock:
         """Held while a multipart upload of this key is created, or orphans of this key are looked for."""

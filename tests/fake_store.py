@@ -27,7 +27,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -202,6 +202,7 @@ class FakeStore:
         checks_sizes: bool = True,
         adds_crc64nvme: bool = False,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock_skew: timedelta = timedelta(),
         seed: int = 1,
     ) -> None:
         self.limits = limits or StoreLimits(max_parts=10_000, min_part_bytes=5)
@@ -224,7 +225,8 @@ class FakeStore:
         """Objects under a customer's key are seen from outside only."""
         self._faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self._gates: dict[str, Gate] = {}
-        self._clock = clock
+        self.clock_skew = clock_skew
+        self._clock = lambda: clock() + clock_skew
         self._random = random.Random(seed)
 
     # What tests do with it

@@ -654,6 +654,21 @@ async def test_only_orphans_of_ours_are_aborted(world, store, clock):
     assert set(strangers) < set(store.multiparts)
 
 
+@pytest.mark.parametrize("clock_skew", [timedelta(hours=-1), timedelta(hours=1)], ids=["behind", "ahead"])
+async def test_orphans_are_told_by_the_stores_clock(tmp_path, clock, clock_skew):
+    """It may be an hour off. Then an orphan would stay, or a stranger's multipart upload would be aborted."""
+    store = FakeStore(clock=clock.date, clock_skew=clock_skew)
+    stranger = await store.create_multipart("key", ObjectMeta("stranger"))
+    clock.now += 600
+    store.fail("create_multipart", DROP)
+    world = World(tmp_path, store, clock)
+    await world.checkpoint.open()
+    assert await outcome_of(world) == (State.COMPLETE, "")
+    assert list(store.multiparts) == [stranger]
+    await world.checkpoint.close()
+    world.executor.shutdown()
+
+
 async def test_a_restart_after_a_lost_creation_aborts_the_orphan(world, store, clock):
     upload, _ = await world.upload()
     upload.announce_creation(clock())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
@@ -161,6 +161,8 @@ class ObjectStore(Protocol):
     """Whether `If-None-Match: *` is honoured when an object is put or completed."""
     checksums: frozenset[Checksum]
     """What an object may be asked to be stored with. A store that cannot keep CRC64NVME sends the best it has."""
+    clock_skew: timedelta | None
+    """By how much the store's clock was ahead of ours in its last answer, give or take two seconds."""
 
     async def put_object(self, key: str, body: PartBody, meta: ObjectMeta) -> StoredObject:
         """Store an object that fits in one part, the empty one too (S3: PutObject)."""

@@ -150,7 +150,6 @@ class S3Store:
         self._control: Any = None
         self._presigner: Any = None
         self.clock_skew: timedelta | None = None
-        """By how much the store's clock was ahead of ours in its last answer, give or take two seconds."""
         self.adopt(profile)
 
     def adopt(self, profile: StoreProfile) -> None:
