@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fake_store import flipped
-from meddler import Meddling, meddling
 from process import MIB, Fresh, content, digest, prefix_of, until
+from store_proxy import Fault, on, proxy_to
 
 pytest_plugins = ["weed", "process"]
 
@@ -26,17 +26,17 @@ CHECKSUMS = ("crc64nvme", "sha256", "none")
 
 
 @pytest.fixture(scope="module")
-def meddler(bucket):
-    with meddling(bucket.endpoint_url) as found:
+def proxy(bucket):
+    with proxy_to(bucket.endpoint_url) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def server(bucket, meddler, tmp_path_factory):
-    """A server whose store is `meddler`."""
+def server(bucket, proxy, tmp_path_factory):
+    """A server whose store is behind `proxy`."""
     fresh = Fresh(bucket, tmp_path_factory.mktemp("server"))
     made = fresh()
-    made.store = tuple(word.replace(bucket.endpoint_url, meddler.url) for word in made.store)
+    made.store = tuple(word.replace(bucket.endpoint_url, proxy.url) for word in made.store)
     yield made.start()
     fresh.kill_all()
 
@@ -53,14 +53,14 @@ def flip(server, key):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_bit_that_turns_in_the_spool_fails_the_upload(server, bucket, meddler, kind):
+def test_a_bit_that_turns_in_the_spool_fails_the_upload(server, bucket, proxy, kind):
     first, _, data = KINDS[kind]
     held = threading.Event()
-    meddler.rule = lambda name, _: Meddling(wait=held) if name == first else None
-    meddler.seen.clear()
+    proxy.rule = on(first, Fault(wait=held))
+    proxy.forget()
     with ThreadPoolExecutor() as pool:
         answers = {f"{kind}-{it}": pool.submit(put, server, f"{kind}-{it}", data, it) for it in CHECKSUMS}
-        until(lambda: meddler.seen[first] == len(CHECKSUMS), what=f"a {first} for each")
+        until(lambda: proxy.seen[first] == len(CHECKSUMS), what=f"a {first} for each")
         for key in answers:
             until(lambda it=key: server.uploads(it)[0]["received"] == len(data), what="all bytes")
             flip(server, key)
@@ -76,17 +76,17 @@ def test_a_bit_that_turns_in_the_spool_fails_the_upload(server, bucket, meddler,
 
 @pytest.mark.parametrize("checksum", ["crc64nvme", "sha256"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_bit_that_turns_on_the_way_is_sent_again(server, bucket, meddler, kind, checksum):
+def test_a_bit_that_turns_on_the_way_is_sent_again(server, bucket, proxy, kind, checksum):
     _, bodies, data = KINDS[kind]
-    damaged = Meddling(body=flipped)
-    meddler.seen.clear()
-    meddler.rule = lambda name, number: damaged if name == bodies and number <= 2 else None
+    damaged = Fault(flip=0)
+    proxy.forget()
+    proxy.rule = lambda request: damaged if request.operation == bodies and request.number <= 2 else None
     key = f"twice-{kind}-{checksum}"
     assert put(server, key, data, checksum).status == 201
     assert digest(bucket.read(prefix_of(server) + key)) == digest(data)
-    assert meddler.seen[bodies] == 2 + (2 if kind == "multipart" else 1)
+    assert proxy.seen[bodies] == 2 + (2 if kind == "multipart" else 1)
 
-    meddler.rule = lambda name, _: damaged if name == bodies else None
+    proxy.rule = on(bodies, damaged)
     key = f"always-{kind}-{checksum}"
     answer = put(server, key, data, checksum)
     assert answer.status == 410

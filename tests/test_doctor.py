@@ -1,4 +1,4 @@
-"""`streamup doctor` against real stores, and against real stores that deny, ignore or lack one thing (by a relay)."""
+"""`streamup doctor` against real stores, and against real stores that deny, ignore or lack one thing (by a proxy)."""
 
 import asyncio
 import json
@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,8 +17,7 @@ import botocore.config
 import pytest
 from click.testing import CliRunner
 from moto.server import ThreadedMotoServer
-from relay import Relay
-from wire import answer, error
+from store_proxy import HELD_SECONDS, Fault, error, no, on, says
 
 from streamup import cli
 from streamup.client import advice
@@ -27,15 +27,10 @@ from streamup.errors import StoreUnavailable
 from streamup.stores import experiments
 from streamup.stores.s3 import S3Store
 
-pytest_plugins = ["weed", "wire"]
+pytest_plugins = ["weed", "store_proxy"]
 
 DAY = 86_400.0
 PLACE = advice.Place("bucket", "some/prefix/")
-
-
-@pytest.fixture
-def relay(wire, weed):
-    return Relay(wire, weed.endpoint_url)
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +74,11 @@ def briefly(monkeypatch):
 
 
 @pytest.fixture
-def examine(weed, relay, client):
-    """Run a doctor behind the relay. Its report."""
+def examine(weed, store_proxy, client):
+    """Run a doctor behind the proxy. Its report."""
 
     async def run(**options):
-        config = Config(**{"bucket": weed.bucket, "prefix": "doctor/", "s3_endpoint_url": relay.url, **options})
+        config = Config(**{"bucket": weed.bucket, "prefix": "doctor/", "s3_endpoint_url": store_proxy.url, **options})
         told = []
         doctor = Doctor(config, lambda config: opened(config, weed.access_key, weed.secret_key), told.append)
         await doctor.examine()
@@ -130,8 +125,8 @@ def marked(report, mark):
 
 
 def denied(*names, message="as the test wants it"):
-    body = f"<Error><Code>AccessDenied</Code><Message>{message}</Message></Error>"
-    return lambda name, _request: answer(403, body) if name in names else None
+    refusal = Fault(instead=says(403, error("AccessDenied", message)))
+    return lambda request: refusal if request.operation in names else None
 
 
 # --- a store that has everything
@@ -171,14 +166,14 @@ async def test_the_cors_rules_it_prints_are_some_that_it_is_content_with(examine
 
 
 @pytest.mark.usefixtures("briefly")
-async def test_a_bucket_that_keeps_versions_keeps_none_of_this(examine, relay, client, bucket):
+async def test_a_bucket_that_keeps_versions_keeps_none_of_this(examine, store_proxy, client, bucket):
     client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     report = await examine(bucket=bucket)
     assert "old version" in by_check(report)["versioning"].detail
     assert report.left_behind == []
     kept = client.list_object_versions(Bucket=bucket)
     assert (kept.get("Versions"), kept.get("DeleteMarkers")) == (None, None)
-    relay.refuse = lambda name, request: denied("GetBucket")(name, request) if "versions" in request.target else None
+    store_proxy.rule = denied("ListObjectVersions")
     assert "lack s3:ListBucketVersions" in (await examine(bucket=bucket)).left_behind[0]
 
 
@@ -203,8 +198,8 @@ DENIALS = {
 
 @pytest.mark.usefixtures("briefly")
 @pytest.mark.parametrize("name", DENIALS)
-async def test_a_permission_that_is_missing_is_the_one_that_is_named(examine, relay, weed, name):
-    relay.refuse = denied(name)
+async def test_a_permission_that_is_missing_is_the_one_that_is_named(examine, store_proxy, weed, name):
+    store_proxy.rule = denied(name)
     report = await examine()
     check, actions = DENIALS[name]
     also = {"head (missing)"} if name == "HeadObject" else set()
@@ -220,18 +215,19 @@ async def test_a_permission_that_is_missing_is_the_one_that_is_named(examine, re
 
 @pytest.mark.usefixtures("briefly")
 @pytest.mark.parametrize("also", [(), ("s3:GetObject",)])
-async def test_without_list_what_is_missing_looks_forbidden(examine, relay, also):
+async def test_without_list_what_is_missing_looks_forbidden(examine, store_proxy, also):
     """As AWS does it."""
     there = []
 
-    def refuse(name, request):
+    def refuse(request):
+        name = request.operation
         if name == "DeleteObject":
             there.clear()
         there.extend([name] if name in {"PutObject", "CompleteMultipartUpload"} else [])
         looks = name == "HeadObject" and (also or not there)
-        return denied(name)(name, request) if name == "HeadBucket" or looks else None
+        return denied(name)(request) if name == "HeadBucket" or looks else None
 
-    relay.refuse = refuse
+    store_proxy.rule = refuse
     report = await examine()
     allowed = {action for one in report.documents["policy"]["Statement"] for action in one["Action"]}
     assert allowed == {"s3:ListBucket", *also}
@@ -239,15 +235,15 @@ async def test_without_list_what_is_missing_looks_forbidden(examine, relay, also
 
 
 @pytest.mark.usefixtures("briefly")
-async def test_what_is_needed_for_deletes_and_downloads_is_needed_where_they_are_on(examine, relay):
-    relay.refuse = denied("DeleteObject", "GetObject")
+async def test_what_is_needed_for_deletes_and_downloads_is_needed_where_they_are_on(examine, store_proxy):
+    store_proxy.rule = denied("DeleteObject", "GetObject")
     assert not (await examine(deletes=True)).healthy
     assert not (await examine(downloads=True)).healthy
 
 
 @pytest.mark.usefixtures("small_parts")
-async def test_without_any_permission_the_policy_allows_everything_that_was_tried(examine, relay):
-    relay.refuse = denied(*DENIALS)
+async def test_without_any_permission_the_policy_allows_everything_that_was_tried(examine, store_proxy):
+    store_proxy.rule = denied(*DENIALS)
     report = await examine()
     allowed = {action for one in report.documents["policy"]["Statement"] for action in one["Action"]}
     assert allowed == set().union(*(actions for _, actions in DENIALS.values())) - {
@@ -260,24 +256,24 @@ async def test_without_any_permission_the_policy_allows_everything_that_was_trie
 
 
 @pytest.mark.usefixtures("briefly")
-async def test_the_action_that_the_store_names_is_the_one_to_allow(examine, relay):
-    relay.refuse = denied("UploadPart", message="User: x is not authorized to perform: kms:GenerateDataKey on y")
+async def test_the_action_that_the_store_names_is_the_one_to_allow(examine, store_proxy):
+    store_proxy.rule = denied("UploadPart", message="User: x is not authorized to perform: kms:GenerateDataKey on y")
     (statement,) = (await examine()).documents["policy"]["Statement"]
     assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
 
 
 @pytest.mark.usefixtures("briefly")
-async def test_an_explicit_denial_is_not_mended_by_allowing(examine, relay):
+async def test_an_explicit_denial_is_not_mended_by_allowing(examine, store_proxy):
     words = "not authorized to perform: s3:PutObject on y with an explicit deny in a resource-based policy"
-    relay.refuse = denied("UploadPart", message=words)
+    store_proxy.rule = denied("UploadPart", message=words)
     report = await examine()
     assert "policy" not in report.documents
     assert "resource-based policy denies it" in by_check(report)["upload part"].advice
 
 
 @pytest.mark.usefixtures("briefly")
-async def test_what_cannot_be_removed_is_named(examine, relay):
-    relay.refuse = denied("DeleteObject", "AbortMultipartUpload")
+async def test_what_cannot_be_removed_is_named(examine, store_proxy):
+    store_proxy.rule = denied("DeleteObject", "AbortMultipartUpload")
     *_, last = report_left = (await examine()).left_behind
     assert "lack s3:DeleteObject" in last
     assert any(left.startswith("The multipart upload ") for left in report_left)
@@ -302,17 +298,18 @@ ENCRYPTION, ACL = "x-amz-server-side-encryption", "x-amz-acl"
         ),
     ],
 )
-async def test_what_a_policy_demands_of_every_object_is_found_out(examine, relay, demanded, options):
-    def refuse(name, request):
-        if name not in {"PutObject", "CreateMultipartUpload"}:
+async def test_what_a_policy_demands_of_every_object_is_found_out(examine, store_proxy, demanded, options):
+    def refuse(request):
+        if request.operation not in {"PutObject", "CreateMultipartUpload"}:
             return None
         if any(request.headers.get(field) != value for field, value in demanded.items()):
-            return answer(403, error("AccessDenied"))
+            return Fault(instead=no(403, "AccessDenied"))
         if demanded.get(ENCRYPTION) == "aws:kms":  # this SeaweedFS has no keys: it would answer 500
-            return answer(200, ETag='"e"') if name == "PutObject" else answer(400, error("NotImplemented"))
+            put = request.operation == "PutObject"
+            return Fault(instead=says(200, ETag='"e"') if put else no(400, "NotImplemented"))
         return None
 
-    relay.refuse = refuse
+    store_proxy.rule = refuse
     found = by_check(await examine())
     assert found["bucket policy"].mark is Mark.BAD
     assert all(f"--{name} {value}" in found["bucket policy"].advice for name, value in options.items())
@@ -322,18 +319,17 @@ async def test_what_a_policy_demands_of_every_object_is_found_out(examine, relay
 
 
 @pytest.mark.usefixtures("briefly")
-async def test_tags_and_acls_take_permissions_of_their_own(examine, relay):
-    relay.refuse = denied("CreateMultipartUpload")
+async def test_tags_and_acls_take_permissions_of_their_own(examine, store_proxy):
+    store_proxy.rule = denied("CreateMultipartUpload")
     report = await examine(tags=(("a", "b"),), acl="private")
     (statement,) = report.documents["policy"]["Statement"]
     assert statement["Action"] == ["s3:PutObject", "s3:PutObjectAcl", "s3:PutObjectTagging"]
 
 
 @pytest.mark.usefixtures("briefly")
-async def test_the_options_of_a_prefix_are_tried_there(examine, relay):
-    relay.refuse = lambda name, request: (
-        denied("CreateMultipartUpload")(name, request) if "cold" in request.target else None
-    )
+async def test_the_options_of_a_prefix_are_tried_there(examine, store_proxy):
+    forbidden = denied("CreateMultipartUpload")
+    store_proxy.rule = lambda request: forbidden(request) if "cold" in request.target else None
     report = await examine(prefixes={"warm/": {"acl": "private"}, "cold/": {"storage_class": "GLACIER"}})
     found = by_check(report)
     assert (found["options of warm/"].mark, found["options of cold/"].mark) == (Mark.GOOD, Mark.BAD)
@@ -344,10 +340,10 @@ async def test_the_options_of_a_prefix_are_tried_there(examine, relay):
 
 
 @pytest.mark.usefixtures("briefly")
-async def test_a_clock_that_is_off(examine, relay):
+async def test_a_clock_that_is_off(examine, store_proxy):
     def ahead(seconds):
         date = format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
-        relay.change = lambda _name, headers, body: ({**headers, "Date": date}, body)
+        store_proxy.rule = lambda _: Fault(change=lambda said: replace(said, fields={**said.fields, "date": date}))
 
     ahead(-1200)
     report = await examine()
@@ -358,20 +354,18 @@ async def test_a_clock_that_is_off(examine, relay):
     assert (by_check(report)["clock"].mark, report.healthy) == (Mark.BAD, True)
 
 
-async def test_a_request_that_is_too_far_off_is_not_taken_for_a_missing_permission(examine, relay):
-    relay.refuse = lambda *_: answer(403, error("RequestTimeTooSkewed"), Date="Sun, 01 Nov 2026 00:00:00 GMT")
+async def test_a_request_that_is_too_far_off_is_not_taken_for_a_missing_permission(examine, store_proxy):
+    store_proxy.rule = lambda _: Fault(instead=no(403, "RequestTimeTooSkewed", Date="Sun, 01 Nov 2026 00:00:00 GMT"))
     report = await examine()
     assert [finding.check for finding in report.findings] == ["clock"]
     assert not report.healthy
 
 
 @pytest.mark.usefixtures("small_parts")
-async def test_a_store_that_wants_equal_parts(examine, relay):
-    relay.refuse = lambda name, _: (
-        answer(400, error("InvalidPart"))
-        if name == "CompleteMultipartUpload" and relay.seen[-4:-1] == ["UploadPart"] * 3
-        else None
-    )
+async def test_a_store_that_wants_equal_parts(examine, store_proxy):
+    last = lambda: store_proxy.operations[-4:]  # noqa: E731
+    refusal = Fault(instead=no(400, "InvalidPart"))
+    store_proxy.rule = lambda _: refusal if last() == [*["UploadPart"] * 3, "CompleteMultipartUpload"] else None
     report = await examine()
     assert "--layout equal" in by_check(report)["unequal parts"].advice
     assert not report.healthy
@@ -379,49 +373,50 @@ async def test_a_store_that_wants_equal_parts(examine, relay):
 
 
 @pytest.mark.usefixtures("small_parts")
-async def test_a_store_that_lists_exact_keys_only(examine, relay):
-    def exact(name, headers, body):
-        shown = re.search(rb"<Prefix>(.*?)</Prefix>", body)
-        if name != "ListMultipartUploads" or shown is None:
-            return headers, body
+async def test_a_store_that_lists_exact_keys_only(examine, store_proxy):
+    def exact(said):
+        shown = re.search(rb"<Prefix>(.*?)</Prefix>", said.body)
+        if shown is None:
+            return said
         keep = lambda found: found[0] if b"<Key>" + shown[1] + b"</Key>" in found[0] else b""  # noqa: E731
-        return headers, re.sub(rb"<Upload>.*?</Upload>", keep, body, flags=re.DOTALL)
+        return says(200, re.sub(rb"<Upload>.*?</Upload>", keep, said.body, flags=re.DOTALL).decode())
 
-    relay.change = exact
+    store_proxy.rule = on("ListMultipartUploads", Fault(change=exact))
     report = await examine()
     assert "exact key" in by_check(report)["multipart listing"].detail
     assert report.healthy
 
 
 @pytest.mark.usefixtures("briefly")
-@pytest.mark.parametrize("said", [answer(501, error("NotImplemented")), answer(200, "the object itself")])
-async def test_a_store_without_attributes_is_no_fault(examine, relay, said):
-    relay.refuse = lambda name, _: said if name == "GetObjectAttributes" else None
+@pytest.mark.parametrize("said", [no(501, "NotImplemented"), says(200, "the object itself")])
+async def test_a_store_without_attributes_is_no_fault(examine, store_proxy, said):
+    store_proxy.rule = on("GetObjectAttributes", Fault(instead=said))
     report = await examine()
     assert marked(report, Mark.UNKNOWN) == {"get attributes"}
     assert report.healthy
 
 
 @pytest.mark.usefixtures("briefly")
-async def test_minio_expires_uploads_by_itself(examine, relay):
-    relay.change = lambda _name, headers, body: ({**headers, "Server": "MinIO"}, body)
+async def test_minio_expires_uploads_by_itself(examine, store_proxy):
+    store_proxy.rule = lambda _: Fault(change=lambda said: replace(said, fields={**said.fields, "server": "MinIO"}))
     assert "24 h" in by_check(await examine())["lifecycle rule"].detail
 
 
 @pytest.mark.usefixtures("small_parts")
-async def test_a_store_that_forgets_a_completed_upload(examine, relay):
-    relay.refuse = lambda *_: (
-        answer(404, error("NoSuchUpload")) if relay.seen[-2:] == ["CompleteMultipartUpload"] * 2 else None
-    )
+async def test_a_store_that_forgets_a_completed_upload(examine, store_proxy):
+    last = lambda: store_proxy.operations[-2:]  # noqa: E731
+    forgotten = Fault(instead=no(404, "NoSuchUpload"))
+    store_proxy.rule = lambda _: forgotten if last() == ["CompleteMultipartUpload"] * 2 else None
     assert "settled by HEAD" in by_check(await examine())["repeated complete"].detail
 
 
 @pytest.mark.usefixtures("briefly")
 @pytest.mark.parametrize("status", [403, 404, 501])
-async def test_settings_that_the_store_does_not_tell_are_not_known(examine, relay, status):
+async def test_settings_that_the_store_does_not_tell_are_not_known(examine, store_proxy, status):
     code = {403: "AccessDenied", 404: "NoSuchKey", 501: "NotImplemented"}[status]
     settings = ("GetBucketLifecycle", "GetBucketCors", "GetBucketVersioning", "GetBucketEncryption", "GetObjectLock")
-    relay.refuse = lambda name, _: answer(status, error(code)) if name.startswith(settings) else None
+    refusal = Fault(instead=no(status, code))
+    store_proxy.rule = lambda request: refusal if request.operation.startswith(settings) else None
     report = await examine(downloads=True)
     checks = {"lifecycle rule", "CORS", "versioning", "default encryption", "object lock"}
     assert marked(report, Mark.UNKNOWN) == checks
@@ -430,13 +425,14 @@ async def test_settings_that_the_store_does_not_tell_are_not_known(examine, rela
 
 
 @pytest.mark.usefixtures("briefly")
-async def test_a_default_key_of_the_bucket_is_in_the_policy(examine, relay):
+async def test_a_default_key_of_the_bucket_is_in_the_policy(examine, store_proxy):
     key = "arn:aws:kms:eu-west-1:1:key/2"
     default = f"<SSEAlgorithm>aws:kms</SSEAlgorithm><KMSMasterKeyID>{key}</KMSMasterKeyID>"
     body = f"<Rule><ApplyServerSideEncryptionByDefault>{default}</ApplyServerSideEncryptionByDefault></Rule>"
-    encrypted = answer(200, f"<ServerSideEncryptionConfiguration>{body}</ServerSideEncryptionConfiguration>")
-    relay.refuse = lambda name, request: (
-        encrypted if name == "GetBucketEncryption" else denied("UploadPart")(name, request)
+    encrypted = says(200, f"<ServerSideEncryptionConfiguration>{body}</ServerSideEncryptionConfiguration>")
+    forbidden = denied("UploadPart")
+    store_proxy.rule = lambda request: (
+        Fault(instead=encrypted) if request.operation == "GetBucketEncryption" else forbidden(request)
     )
     report = await examine()
     statements = {one["Sid"]: one for one in report.documents["policy"]["Statement"]}
@@ -445,13 +441,15 @@ async def test_a_default_key_of_the_bucket_is_in_the_policy(examine, relay):
 
 
 @pytest.mark.usefixtures("briefly")
-async def test_object_lock_and_versions_are_told(examine, relay):
+async def test_object_lock_and_versions_are_told(examine, store_proxy):
     lock = "<Rule><DefaultRetention><Mode>GOVERNANCE</Mode><Days>30</Days></DefaultRetention></Rule>"
     said = {
         "GetObjectLockConfiguration": f"<ObjectLockConfiguration>{lock}</ObjectLockConfiguration>",
         "GetBucketVersioning": "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>",
     }
-    relay.refuse = lambda name, _: answer(200, said[name]) if name in said else None
+    store_proxy.rule = lambda request: (
+        Fault(instead=says(200, said[request.operation])) if request.operation in said else None
+    )
     found = by_check(await examine(deletes=True))
     assert found["object lock"].mark is Mark.BAD
     assert "30 days (governance)" in found["object lock"].detail
@@ -483,38 +481,33 @@ async def test_moto_compares_nothing():
 
 
 @pytest.mark.usefixtures("briefly")
-async def test_a_fault_at_one_request_is_a_finding(examine, relay):
+async def test_a_fault_at_one_request_is_a_finding(examine, store_proxy):
     """As SeaweedFS answers `--sse aws:kms` where it has no keys."""
-    relay.refuse = lambda name, _: answer(500, error("InternalError")) if name == "UploadPart" else None
+    store_proxy.rule = on("UploadPart", Fault(instead=no(500, "InternalError")))
     report = await examine()
     assert "500 InternalError" in by_check(report)["upload part"].detail
     assert not report.healthy
 
 
-async def test_a_store_that_goes_away_meanwhile_is_no_finding(examine, relay):
-    relay.refuse = lambda name, _: answer(503, error("SlowDown")) if name == "ListParts" else None
+async def test_a_store_that_goes_away_meanwhile_is_no_finding(examine, store_proxy):
+    store_proxy.rule = on("ListParts", Fault(instead=no(503, "SlowDown")))
     with pytest.raises(StoreUnavailable):
         await examine()
-    assert relay.seen[-1] == "DeleteObject", "it has cleaned up"
+    assert store_proxy.operations[-1] == "DeleteObject", "it has cleaned up"
 
 
 ENVIRON = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.campaign)])
-async def test_an_interruption_removes_what_was_written(relay, client, bucket, number):
-    held = asyncio.Event()
-
-    async def wait():
-        held.set()
-        await asyncio.Event().wait()
-
-    relay.refuse = lambda name, _: wait() if name == "ListParts" else None
-    command = [sys.executable, "-m", "streamup", "doctor", f"s3://{bucket}", f"--s3-endpoint-url={relay.url}"]
+async def test_an_interruption_removes_what_was_written(store_proxy, client, bucket, number):
+    held = threading.Event()
+    store_proxy.rule = on("ListParts", Fault(act=lambda _: held.set(), after=HELD_SECONDS))
+    command = [sys.executable, "-m", "streamup", "doctor", f"s3://{bucket}", f"--s3-endpoint-url={store_proxy.url}"]
     process = await asyncio.create_subprocess_exec(
         *command, "--s3-path-style", env={**os.environ, **ENVIRON}, stdout=-1, stderr=-1
     )
-    await asyncio.wait_for(held.wait(), 20)
+    assert await asyncio.to_thread(held.wait, 20)
     process.send_signal(number)
     out, err = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 3, err.decode()
@@ -569,8 +562,8 @@ def test_json_has_a_line_for_each_row(run, bucket):
 
 
 @pytest.mark.parametrize("code", ["InvalidAccessKeyId", "ExpiredToken", "AuthorizationHeaderMalformed", "InvalidToken"])
-async def test_credentials_that_are_not_let_in_are_the_only_finding(examine, relay, code):
-    relay.refuse = lambda _name, _headers: answer(403, error(code))
+async def test_credentials_that_are_not_let_in_are_the_only_finding(examine, store_proxy, code):
+    store_proxy.rule = lambda _: Fault(instead=no(403, code))
     report = await examine()
     assert [finding.check for finding in report.findings] == ["clock", "credentials"]
     assert report.findings[-1].advice

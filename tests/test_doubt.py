@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,10 +16,9 @@ from datetime import UTC, datetime
 import pytest
 import test_uploader as base
 from fake_store import DROP, Arrives, FakeObject, FakeStore, Keeps, Tells, flipped, lost, shortened
-from meddler import Meddling, cut, reset
-from meddler import says as answers
+from store_proxy import HELD_SECONDS, Answer, Fault, no, on
+from store_proxy import says as answers
 from test_uploader import DATA, Clock, World
-from wire import error
 
 from streamup.errors import (
     AccessDenied,
@@ -37,7 +35,7 @@ from streamup.stores import Checksum, ObjectMeta
 from streamup.stores.s3 import Deadlines
 from streamup.upload import State
 
-pytest_plugins = ["weed", "meddler"]
+pytest_plugins = ["weed", "store_proxy"]
 
 no_waiting = base.no_waiting
 store = base.store
@@ -400,32 +398,38 @@ async def opened(world):
 
 # -- the same by a real store, on the wire ------------------------------------------------------------------------
 
+
+def instead(answer: Answer) -> Fault:
+    """The effect, and another answer."""
+    return Fault(change=lambda _: answer)
+
+
 LIES = {
-    "reset before the effect": Meddling(reaches=False, answer=reset),
-    "503 before the effect": Meddling(reaches=False, answer=answers(503, error("SlowDown"))),
-    "409 before the effect": Meddling(reaches=False, answer=answers(409, error("ConditionalRequestConflict"))),
-    "200 with an error in it, before the effect": Meddling(reaches=False, answer=answers(200, error("InternalError"))),
-    "reset": Meddling(answer=reset),
-    "cut short": Meddling(answer=cut),
-    "500": Meddling(answer=answers(500, error("InternalError"))),
-    "200 with an error in it": Meddling(answer=answers(200, error("InternalError"))),
-    "200 with white space in it": Meddling(answer=answers(200, "        ")),
-    "a proxy's own page": Meddling(answer=answers(502, "<html>no</html>")),
-    "NoSuchUpload": Meddling(answer=answers(404, error("NoSuchUpload"))),
-    "InvalidPart": Meddling(answer=answers(400, error("InvalidPart"))),
-    "409": Meddling(answer=answers(409, error("ConditionalRequestConflict"))),
-    "412": Meddling(answer=answers(412, error("PreconditionFailed"))),
-    "silence": Meddling(silence=threading.Event()),
+    "reset before the effect": Fault(reaches=False),
+    "503 before the effect": Fault(instead=no(503, "SlowDown")),
+    "409 before the effect": Fault(instead=no(409, "ConditionalRequestConflict")),
+    "200 with an error in it, before the effect": Fault(instead=no(200, "InternalError")),
+    "reset": Fault(cut=0),
+    "cut short": Fault(cut=-10),
+    "500": instead(no(500, "InternalError")),
+    "200 with an error in it": instead(no(200, "InternalError")),
+    "200 with white space in it": instead(answers(200, "        ")),
+    "a proxy's own page": instead(answers(502, "<html>no</html>")),
+    "NoSuchUpload": instead(no(404, "NoSuchUpload")),
+    "InvalidPart": instead(no(400, "InvalidPart")),
+    "409": instead(no(409, "ConditionalRequestConflict")),
+    "412": instead(no(412, "PreconditionFailed")),
+    "silence": Fault(after=HELD_SECONDS),
 }
 """What happens to the first request that would make the object. All of these leave the truth to be found out."""
 
 
 @pytest.fixture
-async def real(weed, meddler, tmp_path, clock):
+async def real(weed, store_proxy, tmp_path, clock):
     """A world over a real store, and its bucket without anything in between."""
     deadlines = Deadlines(complete=0.5, part=0.5)
     name = tmp_path.name
-    async with weed.store(name) as behind, weed.store(name, endpoint_url=meddler.url, deadlines=deadlines) as store:
+    async with weed.store(name) as behind, weed.store(name, endpoint_url=store_proxy.url, deadlines=deadlines) as store:
         profile = await behind.recognise()
         behind.adopt(profile)
         store.adopt(profile)
@@ -434,12 +438,12 @@ async def real(weed, meddler, tmp_path, clock):
 
 
 @pytest.mark.parametrize("kind", ["put", "multipart"])
-async def test_whatever_is_said_about_it_a_real_object_is_found_and_there_is_one(real, meddler, kind):
+async def test_whatever_is_said_about_it_a_real_object_is_found_and_there_is_one(real, store_proxy, kind):
     world, behind = real
     operation = {"put": "PutObject", "multipart": "CompleteMultipartUpload"}[kind]
-    for lie, meddling in LIES.items():
-        meddler.seen.clear()
-        meddler.rule = lambda name, number, it=meddling: it if (name, number) == (operation, 1) else None
+    for lie, fault in LIES.items():
+        store_proxy.forget()
+        store_proxy.rule = on(operation, fault, 1)
         meta = ObjectMeta(f"token of {lie}", if_none_match=True)
         upload, drain = await world.upload(SMALL, upload_id=lie, key=lie, meta=meta)
         if kind == "multipart":
@@ -449,5 +453,5 @@ async def test_whatever_is_said_about_it_a_real_object_is_found_and_there_is_one
         assert (State.COMPLETE, None) == (upload.state, upload.reason), lie
         found = await behind.head(lie)
         assert (len(SMALL), meta.token, upload.stored_object.etag) == (found.size, found.token, found.etag), lie
-        assert meddler.seen[operation] == 1 + ("before" in lie), lie
+        assert store_proxy.seen[operation] == 1 + ("before" in lie), lie
     assert [] == [one async for one in behind.list_multiparts("")]

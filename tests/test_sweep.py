@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -16,8 +17,7 @@ from aiohttp import web
 from click.testing import CliRunner
 from moto.server import ThreadedMotoServer
 from process import PART, content, digest, prefix_of, until
-from relay import Relay
-from wire import answer, error
+from store_proxy import HELD_SECONDS, Fault, no, on, says
 
 from streamup import checkpoint, cli
 from streamup.checkpoint import Checkpoint, Holdings
@@ -31,7 +31,7 @@ from streamup.stores.experiments import MARK
 from streamup.stores.s3 import S3Store
 from streamup.upload import Upload
 
-pytest_plugins = ["weed", "wire", "process"]
+pytest_plugins = ["weed", "store_proxy", "process"]
 
 NOW = timedelta(0)
 BODY = content(PART + 1000, seed=6)
@@ -86,11 +86,10 @@ async def ids(store):
 
 
 @pytest.fixture
-async def relayed(place, wire, weed):
-    """A relay, and the store behind it."""
-    relay = Relay(wire, weed.endpoint_url)
-    async with weed.store(place.prefix, endpoint_url=relay.url) as store:
-        yield relay, store
+async def behind(place, weed, store_proxy):
+    """The store behind the proxy."""
+    async with weed.store(place.prefix, endpoint_url=store_proxy.url) as store:
+        yield store
 
 
 @pytest.fixture
@@ -160,22 +159,22 @@ def test_which_multipart_uploads_a_creation_protects(key, seconds, protected):
     assert known(held, Multipart(key, "m", began + timedelta(seconds=seconds))) == protected
 
 
-async def test_what_is_known_is_asked_after_the_store_was_listed(place, store, run, relayed):
+async def test_what_is_known_is_asked_after_the_store_was_listed(place, store, run, store_proxy, behind):
     """An upload that begins in between is in the listing and, by then, in a row."""
-    relay, slow = relayed
     (ours,) = {await begin(store, "key")}
 
-    def meanwhile(name, headers, body):
-        if name == "ListMultipartUploads" and not place.data.exists():
-            asyncio.run(save())
-        return headers, body
+    def meanwhile(said):
+        if not place.data.exists():
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(asyncio.run, save()).result()
+        return said
 
     async def save():
         async with state_of(place) as state:
             await state.save(upload(multipart_id=ours))
 
-    relay.change = meanwhile
-    assert await run(older_than=NOW, using=slow) == {}
+    store_proxy.rule = on("ListMultipartUploads", Fault(change=meanwhile))
+    assert await run(older_than=NOW, using=behind) == {}
     assert await ids(store) == {ours}
 
 
@@ -331,34 +330,26 @@ async def orphan(place, store, monkeypatch):
 
 
 @pytest.mark.parametrize(("aborts", "outcome"), [(1, Outcome.REMOVED), (99, Outcome.LEFT)])
-async def test_an_abort_is_repeated_until_it_is_gone(orphan, store, run, relayed, aborts, outcome):  # noqa: PLR0917 - fixtures
+async def test_an_abort_is_repeated_until_it_is_gone(orphan, store, run, store_proxy, behind, aborts, outcome):  # noqa: PLR0917 - fixtures
     """Parts that were in flight may land after it."""
-    relay, slow = relayed
-    swallowed = []
-
-    def refuse(name, request):
-        if name == "AbortMultipartUpload" and orphan in request.target and len(swallowed) < aborts:
-            swallowed.append(name)
-            return answer(204)
-        return None
-
-    relay.refuse = refuse
-    assert await run(older_than=NOW, using=slow) == {orphan: outcome}
+    swallowed = Fault(instead=says(204))
+    store_proxy.rule = lambda request: (
+        swallowed if request.operation == "AbortMultipartUpload" and request.number <= aborts else None
+    )
+    assert await run(older_than=NOW, using=behind) == {orphan: outcome}
     assert (orphan in await ids(store)) == (outcome is Outcome.LEFT)
 
 
-async def test_one_that_goes_by_itself_is_no_trouble(orphan, run, relayed):
-    relay, gone = relayed
-    relay.refuse = lambda name, _: answer(404, error("NoSuchUpload")) if name == "ListParts" else None
-    assert await run(older_than=NOW, using=gone) == {orphan: Outcome.GONE}
+async def test_one_that_goes_by_itself_is_no_trouble(orphan, run, store_proxy, behind):
+    store_proxy.rule = on("ListParts", Fault(instead=no(404, "NoSuchUpload")))
+    assert await run(older_than=NOW, using=behind) == {orphan: Outcome.GONE}
 
 
 @pytest.mark.usefixtures("orphan")
-async def test_without_the_permission_to_abort_it_says_so(run, relayed):
-    relay, denied = relayed
-    relay.refuse = lambda name, _: answer(403, error("AccessDenied")) if name == "AbortMultipartUpload" else None
+async def test_without_the_permission_to_abort_it_says_so(run, store_proxy, behind):
+    store_proxy.rule = on("AbortMultipartUpload", Fault(instead=no(403, "AccessDenied")))
     with pytest.raises(Refused, match="may have stayed behind"):
-        await run(older_than=NOW, using=denied)
+        await run(older_than=NOW, using=behind)
 
 
 # --- the command line, and a real server
@@ -394,17 +385,11 @@ def spawn(place, url):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.campaign)])
-async def test_an_interruption_says_so(place, relayed, number):
-    relay, _ = relayed
-    held = asyncio.Event()
-
-    async def wait():
-        held.set()
-        await asyncio.Event().wait()
-
-    relay.refuse = lambda name, _: wait() if name == "ListMultipartUploads" else None
-    process = await spawn(place, relay.url)
-    await asyncio.wait_for(held.wait(), 20)
+async def test_an_interruption_says_so(place, store_proxy, number):
+    held = threading.Event()
+    store_proxy.rule = on("ListMultipartUploads", Fault(act=lambda _: held.set(), after=HELD_SECONDS))
+    process = await spawn(place, store_proxy.url)
+    assert await asyncio.to_thread(held.wait, 20)
     process.send_signal(number)
     _, err = await asyncio.wait_for(process.communicate(), 20)
     assert (process.returncode, err.decode()[:19]) == (3, "error: Interrupted.")
