@@ -1,102 +1,1021 @@
-"""streamup with something wrong in it, or in a hurry: `python tests/planted.py BUG,BUG push …`.
+"""streamup with something wrong in it: mistakes that somebody who goes on with this code could make.
 
-A test that does not notice such a bug would not notice the like.
+    with planted("no_fdatasync") as reached: ...      # in this process; `reached` counts how often streamup came there
+    python tests/planted.py BUG,BUG serve …           # in one of its own; `push` as well
+
+What does not notice such a bug would not notice the like. `caught_by` names the campaigns that catch a bug, and the
+invariants by which: that is what `campaigns/planted_bugs.py` holds them to.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 
-from streamup import cli
-from streamup.client import backlog, live, sending
-from streamup.client.sending import Sending
-
-
-def in_a_hurry() -> None:
-    """No bug: silence is noticed in two seconds, and not in fifteen."""
-    sending.STALL_SECONDS = sending.ANSWER_SECONDS = 1.0
-    sending.OFFSET_SECONDS = 3.0
+from invariants import Invariant
+from planting import Change, Patch, Value
 
 
-def releases_what_was_sent() -> None:
-    """... and not what is durable."""
-    account = Sending._account
+@dataclass(frozen=True)
+class Bug:
+    """A mistake, in a sentence, and the changes that make it."""
 
-    def released(self: Sending, position: int, piece: Any) -> None:
-        account(self, position, piece)
-        self._supply.release(self._read)
+    mistake: str
+    changes: tuple[Change, ...]
+    caught_by: Mapping[str, tuple[Invariant, ...]]
 
-    Sending._account = released  # type: ignore[method-assign]
-
-
-def goes_on_where_it_was() -> None:
-    """... and not where the server is."""
-    begin = Sending._begin
-
-    async def begun(self: Sending) -> int:
-        sent = self._sent
-        return max(await begin(self), sent)
-
-    Sending._begin = begun  # type: ignore[method-assign]
+    def __init__(self, mistake: str, *changes: Change, **caught_by: tuple[Invariant, ...]) -> None:
+        object.__setattr__(self, "mistake", mistake)
+        object.__setattr__(self, "changes", changes)
+        object.__setattr__(self, "caught_by", caught_by)
 
 
-def believes_an_offset_that_fell() -> None:
-    begin = Sending._begin
-
-    async def begun(self: Sending) -> int:
-        self._durable = 0
-        return await begin(self)
-
-    Sending._begin = begun  # type: ignore[method-assign]
-
-
-def completes_whatever_the_command_says() -> None:
-    async def well(_: live.Command) -> bool:
-        return True
-
-    live.Command.ended_well = well  # type: ignore[method-assign]
+@contextmanager
+def planted(*names: str | None) -> Iterator[Counter[str]]:
+    """In here streamup has these bugs (None is none). Raises `planting.MisfitError` if one does not fit its source."""
+    reached = Counter[str]()
+    with ExitStack() as stack:
+        for name in filter(None, names):
+            for change in BUGS[name].changes:
+                stack.enter_context(change.planted(partial(reached.update, [name])))
+        yield reached
 
 
-def does_not_wait_for_the_command() -> None:
-    """The end of its output is the end of it."""
+# -- what was received is on the disk, what was announced is durable (laws 1 and 2) -----------------------------------
 
-    async def well(self: live.Command) -> bool:
-        return self._process.returncode in {None, 0}
+DURABILITY = {
+    "no_fdatasync": Bug(
+        "Part files are not synced: the kernel writes them some time.",
+        Patch(
+            "spool:Spool.sync",
+            """
+            -self.files.sync(file.path)
+            +pass
+            """,
+        ),
+    ),
+    "no_directory_sync": Bug(
+        "Part files are synced, the directory that has their names is not.",
+        Patch(
+            "spool:Spool.sync",
+            """
+            -if new_names:
+            +if False:
+            """,
+        ),
+    ),
+    "forgets_new_names": Bug(
+        "After a sync that was cancelled or failed, the directory is taken for synced.",
+        Patch(
+            "accumulator:Accumulator.sync",
+            """
+            -self._new_names |= new_names
+            +pass
+            """,
+        ),
+    ),
+    "synchronous_normal": Bug(
+        "The checkpoint is written as fast as SQLite's documentation says that WAL allows.",
+        Patch(
+            "checkpoint:Checkpoint._prepare",
+            """
+            -self._db.execute("PRAGMA synchronous = FULL")
+            +self._db.execute("PRAGMA synchronous = NORMAL")
+            """,
+        ),
+    ),
+    "commits_later": Bug(
+        "An offset is announced while its commit is on its way.",
+        Patch(
+            "registry:Registry._announce",
+            """
+            -await commit(synced.offset, synced.files)
+            +asyncio.ensure_future(commit(synced.offset, synced.files))
+            """,
+        ),
+    ),
+    "announces_what_was_received": Bug(
+        "The offset is read after the sync, and not before it: bytes that came meanwhile are in it.",
+        Patch(
+            "accumulator:Accumulator.sync",
+            """
+            -return Synced(offset, sizes)
+            +return Synced(self._upload.received, sizes)
+            """,
+        ),
+    ),
+    "claims_what_was_not_synced": Bug(
+        "The sizes of the part files are read after the sync, and not before it.",
+        Patch(
+            "accumulator:Accumulator.sync",
+            """
+            -return Synced(offset, sizes)
+            +return Synced(offset, [(file.part.number, file.size, file.crc64nvme) for file in files])
+            """,
+        ),
+    ),
+    "an_old_row_wins": Bug(
+        "A row that was copied before an announcement takes it back.",
+        Patch(
+            "checkpoint:_replace",
+            """
+            -db.execute(f"{statement}, offset = max(offset, excluded.offset)", row)
+            +db.execute(f"{statement}, offset = excluded.offset", row)
+            """,
+        ),
+    ),
+    "ignores_a_failed_commit": Bug(
+        "A commit that failed is logged, and that is all.",
+        Patch(
+            "registry:Registry.committing",
+            """
+            -raise
+            +return
+            """,
+        ),
+    ),
+    "syncs_again_after_a_failure": Bug(
+        "A sync that failed is tried once more, and the kernel says that all is well.",
+        Patch(
+            "registry:Registry._announce",
+            """
+            -synced = await live.accumulator.sync()
+            +try:
+            +    synced = await live.accumulator.sync()
+            +except SpoolError:
+            +    synced = await live.accumulator.sync()
+            """,
+        ),
+    ),
+    "ignores_a_failed_sync": Bug(
+        "A sync that failed is logged, and that is all.",
+        Patch(
+            "spool:Spool.sync",
+            """
+            -except FileNotFoundError:
+            +except OSError:
+            """,
+        ),
+    ),
+}
 
-    live.Command.ended_well = well  # type: ignore[method-assign]
+# -- position decides the part; store, then checkpoint, then spool (laws 3 and 4) -------------------------------------
 
+PARTS = {
+    "removes_before_the_receipt": Bug(
+        "A part file is removed when the store has the part, and its receipt is committed afterwards.",
+        Patch(
+            "drain:Drain._store_part",
+            """
+            +self._parts.discard(file)
+             await self._shared.checkpoint.add_receipt(self._upload.id, receipt, hashes)
+             self._upload.add_receipt(receipt, hashes)
+             self._shared.stored_bytes += receipt.size
+            -self._parts.discard(file)
+            """,
+        ),
+    ),
+    "receipt_before_the_answer": Bug(
+        "The receipt is committed while the part is on its way: all of it but the ETag is known.",
+        Patch(
+            "drain:Drain._put_part",
+            """
+            -failpoint("before_put_part")
+            +early = Receipt(file.part.number, body.size, "", file.crc64nvme, body.sha256)
+            +await self._shared.checkpoint.add_receipt(self._upload.id, early)
+            """,
+        ),
+    ),
+    "numbers_parts_by_counting": Bug(
+        "A part's number is the number of those that the store has, and one.",
+        Patch(
+            "drain:Drain._put_part",
+            """
+            -self._upload.key, self._upload.multipart_id or "", file.part.number, body
+            +self._upload.key, self._upload.multipart_id or "", len(self._upload.receipts) + 1, body
+            """,
+        ),
+    ),
+    "offset_is_a_sum": Bug(
+        "A restart takes the sum of the parts in the store for the offset, though one may be missing between them.",
+        Patch(
+            "recovery:survey",
+            """
+            -position, number = 0, 1
+            +position = sum(receipt.size for receipt in upload.receipts.values())
+            +number = len(upload.receipts) + 1
+            """,
+        ),
+    ),
+    "last_part_before_the_seal": Bug(
+        "The last part, which is short, leaves for the store before the seal is committed: its number may come again.",
+        Patch(
+            "registry:Registry.seal",
+            """
+            +live.accumulator.seal()
+             self._last_order += 1
+             async with self.committing(live):
+                 await self._checkpoint.save(live.upload)
+            -live.accumulator.seal()
+            """,
+        ),
+    ),
+    "checksum_of_what_was_meant": Bug(
+        "The checksum runs over the bytes that were to be written, not over those that the disk took.",
+        Patch(
+            "spool:Spool.append",
+            """
+            -file.crc64nvme = checksums.crc64nvme(data[:taken], file.crc64nvme)
+            +file.crc64nvme = checksums.crc64nvme(data, file.crc64nvme)
+            """,
+        ),
+    ),
+    "counts_what_was_meant": Bug(
+        "A short write is taken for a whole one.",
+        Patch(
+            "spool:Spool.append",
+            """
+            -taken = self.files.write(file.fd, data)
+            +self.files.write(file.fd, data)
+            +taken = len(data)
+            """,
+        ),
+    ),
+    "receipts_outlive_their_multipart": Bug(
+        "When an upload begins again with another multipart upload, the receipts of the first one stay in the record.",
+        Patch(
+            "drain:Drain._begin_again",
+            """
+            -await self._shared.checkpoint.forget_receipts(self._upload)
+            +await self._shared.checkpoint.save(self._upload)
+            """,
+        ),
+    ),
+    "begins_again_with_holes": Bug(
+        "An upload begins again though parts of it have left the spool.",
+        Patch(
+            "accumulator:Accumulator.rewind",
+            """
+            -return not self._upload.receipts
+            +return True
+            """,
+        ),
+    ),
+    "hands_out_the_open_part": Bug(
+        "An upload that begins again hands out the part to which bytes are still added.",
+        Patch(
+            "accumulator:Accumulator.rewind",
+            """
+            -file for file in self._in_order() if file is not self._open and not self._is_provisional(file)
+            +file for file in self._in_order() if file.size
+            """,
+        ),
+    ),
+}
 
-def knows_no_bound() -> None:
-    begin = backlog.Backlog.__init__
+# -- an irreversible act is announced first, and believed when it is proven (law 5) -----------------------------------
 
-    def unbounded(self: backlog.Backlog, memory_bytes: int, file_bytes: int, *rest: Any, **more: Any) -> None:
-        begin(self, memory_bytes, 1000 * file_bytes, *rest, **more)
+STORE = {
+    "creates_unannounced": Bug(
+        "CreateMultipartUpload is called before it is committed that it will be.",
+        Patch(
+            "drain:Drain._try_to_create",
+            """
+            -await self._save()
+             failpoint("before_create_multipart")
+            """,
+        ),
+    ),
+    "forgets_the_multipart_id": Bug(
+        "Parts are sent before it is committed whose they are.",
+        Patch(
+            "drain:Drain._try_to_create",
+            """
+             self._upload.multipart_created(multipart_id)
+            -await self._save()
+            """,
+        ),
+    ),
+    "leaves_orphans": Bug(
+        "Of a multipart upload whose creation was not answered nobody asks whether it is there.",
+        Patch(
+            "drain:Drain._abort_orphans",
+            """
+            -if self._upload.creating is None:
+            +if True:
+            """,
+        ),
+    ),
+    "aborts_what_is_known": Bug(
+        "Whatever was begun under the same key meanwhile is taken for an orphan, another upload's parts as well.",
+        Patch(
+            "drain:Drain._abort_orphans",
+            """
+            -if found.key == self._upload.key and found.initiated >= since and found.multipart_id not in known:
+            +if found.key == self._upload.key and found.initiated >= since:
+            """,
+        ),
+    ),
+    "does_not_abort": Bug(
+        "A cancelled upload leaves its multipart upload in the store.",
+        Patch(
+            "registry:Registry._bury",
+            """
+            -await drain.abort()
+            +pass
+            """,
+        ),
+    ),
+    "no_such_upload_is_success": Bug(
+        "A multipart upload that is gone must have been completed by the attempt before.",
+        Patch(
+            "completion:Completion.complete",
+            """
+            +except NoSuchMultipart:
+            +    return StoredObject(key, self._upload.size or 0, "", self._upload.meta.token)
+             except StoreError as error:
+            """,
+        ),
+    ),
+    "being_there_is_proof": Bug(
+        "An object under the key is taken for ours, whoever made it.",
+        Patch(
+            "completion:Completion._ours",
+            """
+            -return found if found and await self._prove(found, error, body) else None
+            +return found
+            """,
+        ),
+    ),
+    "size_is_not_compared": Bug(
+        "Our token is taken for proof, and the size is not looked at.",
+        Patch(
+            "completion:Completion._prove",
+            """
+            -whole = found.size == self._upload.size and all(ours[name] == value for name, value in named.items())
+            +whole = all(ours[name] == value for name, value in named.items())
+            """,
+        ),
+    ),
+    "checksums_are_not_compared": Bug(
+        "Token and size are taken for proof, and checksums are not looked at.",
+        Patch(
+            "completion:Completion._prove",
+            """
+            -whole = found.size == self._upload.size and all(ours[name] == value for name, value in named.items())
+            -if whole and (named or not isinstance(error, BadDigest)):
+            +whole = found.size == self._upload.size
+            +if whole:
+            """,
+        ),
+    ),
+    "an_answer_without_etag_is_one": Bug(
+        "A 200 is a success, whatever is in it.",
+        Patch(
+            "stores.s3:S3Store.complete_multipart",
+            """
+            -_field(answer, "ETag")
+            +pass
+            """,
+        ),
+        Patch(
+            "stores.s3:_stored",
+            """
+            -answer["ETag"],
+            +answer.get("ETag", ""),
+            """,
+        ),
+    ),
+    "an_error_within_200_is_success": Bug(
+        "botocore's eye for errors that come with 200 is closed.",
+        Patch(
+            "stores.s3:S3Store._client",
+            """
+             client.meta.events.unregister("before-call.s3", add_expect_header)
+            +from botocore.handlers import _handle_200_error
+            +client.meta.events.unregister("before-parse.s3.*", _handle_200_error)
+            +client.meta.events.unregister("before-parse.s3", _handle_200_error)
+            """,
+        ),
+        Patch(
+            "stores.s3:S3Store.complete_multipart",
+            """
+            -_field(answer, "ETag")
+            +pass
+            """,
+        ),
+        Patch(
+            "stores.s3:_stored",
+            """
+            -answer["ETag"],
+            +answer.get("ETag", ""),
+            """,
+        ),
+    ),
+    "a_lost_answer_is_success": Bug(
+        "A completion that is not answered is taken for done.",
+        Patch(
+            "completion:Completion.complete",
+            """
+            +except StoreUnavailable:
+            +    return StoredObject(key, self._upload.size or 0, "", self._upload.meta.token)
+             except StoreError as error:
+            """,
+        ),
+    ),
+    "completes_again_blindly": Bug(
+        "A completion whose answer was lost is asked for again, and nobody looks whether the object is there.",
+        Patch(
+            "completion:Completion.complete",
+            """
+            -if found := await self._ours(error):
+            -    return found
+            +pass
+            """,
+        ),
+    ),
+    "puts_again_blindly": Bug(
+        "PutObject is repeated over whatever is under the key by then.",
+        Patch(
+            "completion:Completion.put",
+            """
+            -self._require_unchanged(found)
+            +pass
+            """,
+        ),
+    ),
+    "a_listing_is_the_truth": Bug(
+        "An upload whose parts the store does not list has failed.",
+        Patch(
+            "completion:Completion._look_at_parts",
+            """
+            -await asyncio.sleep(delay)
+            +raise UploadFailed("the store does not list the parts")
+            """,
+        ),
+    ),
+    "gives_up_in_an_outage": Bug(
+        "A store that does not answer the third time is given up.",
+        Patch(
+            "uploader:Uploader.insist",
+            """
+             attempt += 1
+            +if attempt == 3:
+            +    raise StoreRefused("too many attempts")
+            """,
+        ),
+        Patch(
+            "uploader:Uploader.pause",
+            """
+            +if attempt > 2:
+            +    raise error
+             most = min(BACKOFF_MOST_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(attempt, 10))
+            """,
+        ),
+    ),
+    "prefix_without_a_slash": Bug(
+        "The prefix is put before keys as it is, without a slash between.",
+        Patch(
+            "stores.s3:S3Store.__init__",
+            """
+            -self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+            +self.prefix = prefix.strip("/")
+            """,
+        ),
+    ),
+    "puts_outside_the_prefix": Bug(
+        "PutObject forgets the prefix.",
+        Patch(
+            "stores.s3:S3Store.put_object",
+            """
+            -answer = await self._send("put_object", body, checksum, Key=self.prefix + key, **options)
+            +answer = await self._send("put_object", body, checksum, Key=key, **options)
+            """,
+        ),
+    ),
+}
 
-    backlog.Backlog.__init__ = unbounded  # type: ignore[method-assign]
+# -- one writer, a clean end, one order per key (laws 6, 7 and 9) -----------------------------------------------------
 
+WRITERS = {
+    "no_fencing": Bug(
+        "A newcomer does not stop the writer that is there.",
+        Patch(
+            "uploads:Uploads._take_over",
+            """
+            -await self.registry.stop_writer(live, "another request went on with this upload")
+            """,
+        ),
+    ),
+    "does_not_wait_for_the_old_writer": Bug(
+        "A newcomer stops the old writer, and does not wait until it has settled.",
+        Patch(
+            "registry:Registry.stop_writer",
+            """
+            -await writer.settled.wait()
+            +pass
+            """,
+        ),
+    ),
+    "a_stopped_writer_drains": Bug(
+        "A stopped writer still takes what its body's buffer holds.",
+        Patch(
+            "writer:Writer.feed",
+            """
+             except TimeoutError:
+            +    while chunk := await body.read():
+            +        await self.live.accumulator.add(chunk, limit=self.terms.limit)
+            """,
+        ),
+    ),
+    "a_stopped_writer_ends_well": Bug(
+        "A writer that was stopped after its last byte has ended cleanly.",
+        Patch(
+            "writer:Writer.feed",
+            """
+            -if (ending := self.stopped or body.interrupted) is None:
+            +if (ending := body.interrupted) is None:
+            @@
+            -return self.stopped or "stopped"
+            +return None
+            """,
+        ),
+    ),
+    "completes_what_was_interrupted": Bug(
+        "The end of the body is its end, whatever has ended it.",
+        Patch(
+            "writer:Writer.feed",
+            """
+            -if (ending := self.stopped or body.interrupted) is None:
+            +if (ending := self.stopped) is None:
+            """,
+        ),
+    ),
+    "cancellation_is_an_end": Bug(
+        "A request that is cancelled has ended without an error.",
+        Patch(
+            "uploads:Uploads.write",
+            """
+            -ending: str | UploadError | SpoolError | None = "cancelled"
+            +ending: str | UploadError | SpoolError | None = None
+            """,
+        ),
+    ),
+    "seals_short_of_the_end": Bug(
+        "A body that said it is all seals, though it is shorter than its range.",
+        Patch(
+            "uploads:_is_all",
+            """
+            -return writer.terms.seals and (limit is None or writer.live.upload.received == limit)
+            +return writer.terms.seals
+            """,
+        ),
+    ),
+    "a_reset_is_an_end": Bug(
+        "A connection that was lost after the last byte that came has ended its body.",
+        Patch(
+            "body:RequestBody._drain",
+            """
+            -if not content.is_eof():
+            +if False:
+            """,
+        ),
+    ),
+    "silence_is_an_end": Bug(
+        "A body of which no byte came for a while is over.",
+        Patch(
+            "body:RequestBody.read",
+            """
+            -self.interrupted = f"no byte came for {self.idle_seconds:g} s"
+            +pass
+            """,
+        ),
+    ),
+    "leaves_the_tail": Bug(
+        "What the parser had when the connection was lost is left there.",
+        Patch(
+            "body:RequestBody.read",
+            """
+            -self._lost = True
+            -return self._drain()
+            +self.interrupted = "the connection was lost"
+            """,
+        ),
+    ),
+    "ignores_the_order_of_a_key": Bug(
+        "An upload completes when its parts are there, whatever was sealed before it.",
+        Patch(
+            "drain:Drain.run",
+            """
+            -await self._turn()
+            +pass
+            """,
+        ),
+    ),
+    "orders_by_creation": Bug(
+        "Completions of a key take effect in the order in which the uploads were begun.",
+        Patch(
+            "registry:Registry._key_turn",
+            """
+            -if other.upload.sealed_order is not None and other.upload.sealed_order < order
+            +if other.upload.created < live.upload.created
+            """,
+        ),
+    ),
+    "skips_the_digest": Bug(
+        "The digest of an append is not compared.",
+        Patch(
+            "writer:Writer.feed",
+            """
+            -running.check()
+            +pass
+            """,
+        ),
+    ),
+    "keeps_what_has_the_wrong_digest": Bug(
+        "What came with a wrong digest stays in the part file.",
+        Patch(
+            "accumulator:Accumulator.withdraw",
+            """
+            -self._spool.cut(self._upload.id, file, provisional.size, provisional.crc64nvme)
+            +file.size, file.crc64nvme = provisional.size, provisional.crc64nvme
+            """,
+        ),
+    ),
+    "confirms_before_the_commit": Bug(
+        "Parts of a provisional append leave for the store before it is committed that they count.",
+        Patch(
+            "registry:Registry.confirm",
+            """
+             live.upload.confirm(guards)
+            +live.accumulator.confirm()
+            """,
+        ),
+    ),
+    "skips_the_digest_of_the_whole": Bug(
+        "What the client says the whole is, is not compared with what came.",
+        Patch(
+            "drain:Drain._check_digests",
+            """
+            -if error := self._upload.mismatch:
+            +if False:
+            """,
+        ),
+    ),
+}
 
-def keeps_in_memory_what_is_in_files() -> None:
-    put, kept = backlog._InFile.put, []
+# -- nothing grows without a bound, and nothing is left (law 8) -------------------------------------------------------
 
-    def kept_too(self: backlog._InFile, data: memoryview) -> int:
-        kept.append(bytes(data))
-        return put(self, data)
+BOUNDS = {
+    "releases_twice": Bug(
+        "A writer that leaves gives back its reserve, and the part file gives it back again.",
+        Patch(
+            "accumulator:Accumulator.suspend",
+            """
+            -rest, file.reserved = file.reserved - file.size, file.size
+            +rest = file.reserved - file.size
+            """,
+        ),
+    ),
+    "never_releases": Bug(
+        "The reserve of a part that was stored is not given back.",
+        Patch(
+            "spool:Spool.remove",
+            """
+            -self.budget.release(owner, file.reserved)
+            +pass
+            """,
+        ),
+    ),
+    "resumes_without_a_reserve": Bug(
+        "Who comes back goes on with the part that was begun, and reserves nothing for its rest.",
+        Patch(
+            "accumulator:Accumulator.resume",
+            """
+            -await self._reserve(rest, resumed=True, begun=True)
+            -file.reserved += rest
+            +pass
+            """,
+        ),
+    ),
+    "forgets_a_grant": Bug(
+        "Who is cancelled while a reserve is granted does not give it back.",
+        Patch(
+            "spool:Budget.reserve",
+            """
+            -self.release(owner, size)  # granted and cancelled in the same turn of the loop
+            +pass
+            """,
+        ),
+    ),
+    "slots_leak_on_errors": Bug(
+        "A part that failed keeps its slot.",
+        Patch(
+            "uploader:Slots.hold",
+            """
+            -try:
+            -    yield
+            -finally:
+            -    self._release(owner)
+            +yield
+            +self._release(owner)
+            """,
+        ),
+    ),
+    "slots_leak_on_cancellation": Bug(
+        "Who is cancelled while a slot is granted keeps it.",
+        Patch(
+            "uploader:Slots._acquire",
+            """
+            -if granted.done() and not granted.cancelled():
+            +if False:
+            """,
+        ),
+    ),
+    "leaves_part_files": Bug(
+        "The files of an upload that has ended stay in the spool.",
+        Patch(
+            "accumulator:Accumulator.clear",
+            """
+            -self.discard(file)
+            +del self._files[file.part.number]
+            """,
+        ),
+    ),
+    "expires_what_has_a_writer": Bug(
+        "An upload expires some time after it was touched, though somebody is sending to it.",
+        Patch(
+            "upload:Upload.begin_append",
+            """
+            -self.length, self.seal_at, self.touched = total, seal_at, None
+            +self.length, self.seal_at, self.touched = total, seal_at, self.touched or self.created
+            """,
+        ),
+        Patch(
+            "registry:Registry._upkeep",
+            """
+            -if live.writer is None and (at := live.upload.expires(expire)) is not None and at <= now:
+            +if (at := live.upload.expires(expire)) is not None and at <= now:
+            """,
+        ),
+        Patch(
+            "registry:Registry._expire",
+            """
+            -if live.writer is None and at is not None and at <= now and not live.stale:
+            +if at is not None and at <= now and not live.stale:
+            """,
+        ),
+    ),
+    "expires_what_is_sealed": Bug(
+        "An upload that waits for the store expires like any other.",
+        Patch(
+            "upload:Upload.expires",
+            """
+            -return self.touched + seconds if self.state is State.OPEN and self.touched is not None else None
+            +return self.touched + seconds if self.touched is not None else None
+            """,
+        ),
+        Patch(
+            "upload:Upload.expire",
+            """
+            -self._end(State.EXPIRED, now, None)
+            +self.state, self.ended = State.EXPIRED, now
+            """,
+        ),
+    ),
+    "never_expires": Bug(
+        "Nobody looks for uploads that have expired.",
+        Patch(
+            "registry:Registry._upkeep",
+            """
+            -await self._attempt(self._expire(live, now))
+            +pass
+            """,
+        ),
+    ),
+}
 
-    backlog._InFile.put = kept_too  # type: ignore[method-assign]
+# -- a restart (laws 1, 2 and 10) -------------------------------------------------------------------------------------
 
+RESTARTS = {
+    "trusts_lengths_after_another_boot": Bug(
+        "After a power cut a part file is believed to be as long as it is.",
+        Patch(
+            "recovery:_verify",
+            """
+            -if not same_boot:
+            +if False:
+            """,
+        ),
+    ),
+    "trusts_nothing_but_the_record": Bug(
+        "A restart keeps only what was announced, though the kernel still has the rest.",
+        Patch(
+            "recovery:_verify",
+            """
+            -if not same_boot:
+            +if True:
+            """,
+        ),
+    ),
+    "does_not_cut": Bug(
+        "What a part file has beyond what counts stays there, and more is appended to it.",
+        Patch(
+            "recovery:_cut",
+            """
+            -spool.files.truncate(file.path, file.size)
+            +pass
+            """,
+        ),
+    ),
+    "does_not_remove_beyond": Bug(
+        "Part files beyond what counts stay there, and more is appended to them.",
+        Patch(
+            "recovery:_cut",
+            """
+            -spool.files.unlink(spool.directory / name)
+            +pass
+            """,
+        ),
+    ),
+    "notes_the_boot_first": Bug(
+        "The boot is recorded before what it has left is looked at: who dies in between believes lengths.",
+        Patch(
+            "registry:Registry.recover",
+            """
+            +await self._checkpoint.settle_recovery([], boot_id, {})
+             self._last_order = await self._checkpoint.last_order()
+            """,
+        ),
+    ),
+    "removes_everything_as_strange": Bug(
+        "A restart removes the part files of uploads that it has just taken up.",
+        Patch(
+            "registry:Registry.recover",
+            """
+            -await self._restore(record, names.pop(record.upload.id, []), same_boot=same_boot)
+            +await self._restore(record, names.get(record.upload.id, []), same_boot=same_boot)
+            """,
+        ),
+    ),
+    "opens_what_was_promised": Bug(
+        "An upload that has lost announced bytes goes on, shorter.",
+        Patch(
+            "upload:Upload.recover",
+            """
+            -if received < self.offset:
+            +if False:
+            """,
+        ),
+    ),
+    "forgets_who_is_due": Bug(
+        "An upload whose last byte came before the process died stays open.",
+        Patch(
+            "registry:Registry._seal_due",
+            """
+            -if live.upload.due:
+            +if False:
+            """,
+        ),
+    ),
+    "forgets_the_order": Bug(
+        "After a restart, seals are counted from one again.",
+        Patch(
+            "registry:Registry.recover",
+            """
+            -self._last_order = await self._checkpoint.last_order()
+            +pass
+            """,
+        ),
+    ),
+    "forgets_the_cancelled": Bug(
+        "A restart does not finish what was being buried.",
+        Patch(
+            "registry:Registry.recover",
+            """
+            -self.spawn(self._bury(record.upload), f"bury {record.upload.id}")
+            +pass
+            """,
+        ),
+    ),
+    "a_provisional_append_counts": Bug(
+        "A restart keeps what came with a digest that nobody has compared.",
+        Patch(
+            "recovery:survey",
+            """
+            -end = upload.provisional
+            +pass
+            """,
+        ),
+    ),
+}
 
-def leaves_its_files() -> None:
-    os.unlink = lambda *_, **__: None  # type: ignore[assignment]
+# -- the client -------------------------------------------------------------------------------------------------------
 
+PUSH = {
+    "releases_what_was_sent": Bug(
+        "The client forgets what it has sent, and not what is durable.",
+        Patch(
+            "client.sending:Sending._body",
+            """
+             self._account(position, piece)
+            +self._supply.release(self._read)
+            """,
+        ),
+    ),
+    "goes_on_where_it_was": Bug(
+        "The client goes on where it was, and not where the server is.",
+        Patch(
+            "client.sending:Sending._begin",
+            """
+            -return position
+            +return max(position, self._sent)
+            """,
+        ),
+    ),
+    "believes_an_offset_that_fell": Bug(
+        "The client goes on from an offset that is less than one it was told.",
+        Patch(
+            "client.sending:Sending._begin",
+            """
+            +self._durable = min(self._durable, position)
+             if position < self._durable:
+            """,
+        ),
+    ),
+    "completes_whatever_the_command_says": Bug(
+        "The end of a command's output makes an object, whether it has failed or not.",
+        Patch(
+            "client.live:Command.ended_well",
+            """
+            -return await self.code() in self._ok_codes
+            +return True
+            """,
+        ),
+    ),
+    "does_not_wait_for_the_command": Bug(
+        "A command that has closed its output has ended well, unless it has failed already.",
+        Patch(
+            "client.live:Command.ended_well",
+            """
+            -return await self.code() in self._ok_codes
+            +return self._process.returncode in {None, 0}
+            """,
+        ),
+    ),
+    "knows_no_bound": Bug(
+        "The backlog takes a thousand times the disk that it may.",
+        Patch(
+            "client.backlog:Backlog.__init__",
+            """
+            -self._file_bytes = file_bytes
+            +self._file_bytes = 1000 * file_bytes
+            """,
+        ),
+    ),
+    "keeps_in_memory_what_is_in_files": Bug(
+        "What is written to a file is kept in memory, too.",
+        Patch(
+            "client.backlog:_InFile.put",
+            """
+            +self.__dict__.setdefault('kept', []).append(bytes(data))
+             return os.pwrite(self._descriptor, data, self.size)
+            """,
+        ),
+    ),
+    "leaves_its_files": Bug(
+        "The backlog's files keep their names.",
+        Patch(
+            "client.backlog:_InFile.__init__",
+            """
+            -os.unlink(path)  # noqa: PTH108 - it is a string
+            +pass
+            """,
+        ),
+    ),
+    "waits_for_ever": Bug(
+        "A connection on which nothing happens is as good as any.",
+        Value("client.sending:STALL_SECONDS", 10000.0),
+    ),
+}
 
-def waits_for_ever() -> None:
-    """A connection on which nothing happens is as good as any."""
-    sending.STALL_SECONDS = 10_000.0
+IN_A_HURRY = Bug(
+    "No bug: the client notices silence in two seconds, and not in fifteen.",
+    Value("client.sending:STALL_SECONDS", 1.0),
+    Value("client.sending:ANSWER_SECONDS", 1.0),
+    Value("client.sending:OFFSET_SECONDS", 3.0),
+)
+
+SERVER: Mapping[str, Bug] = DURABILITY | PARTS | STORE | WRITERS | BOUNDS | RESTARTS
+BUGS: Mapping[str, Bug] = SERVER | PUSH | {"in_a_hurry": IN_A_HURRY}
 
 
 if __name__ == "__main__":
-    for name in sys.argv.pop(1).split(","):
-        globals()[name]()
-    cli.main()
+    from streamup import cli
+
+    with planted(*sys.argv.pop(1).split(",")):
+        cli.main()
