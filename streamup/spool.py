@@ -31,6 +31,9 @@ from streamup.layout import Part
 PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """What a full disk or a busy machine says. It passes; a writer waits for it, and nothing has failed."""
 
+BUSY = frozenset({errno.EMFILE, errno.ENFILE})
+"""Of these what only the opening of a file can say, and no sync: from that ENOSPC is a loss like any other."""
+
 READ_BYTES = 1 << 20
 """A slice when a part file is read back: large enough that calls do not count, small enough that memory does not."""
 
@@ -104,7 +107,7 @@ class Files:
 @dataclass(slots=True)
 class PartFile:
     """A part's file and what is known of it: `size` bytes written with checksum `crc64nvme`, `synced` of them durable
-    and committed. `reserved` is its share of the budget.
+    and committed. `reserved` is its share of the budget. `removed`: we have removed it, and it need not be there.
     """
 
     path: Path
@@ -114,6 +117,7 @@ class PartFile:
     synced: int = 0
     reserved: int = 0
     fd: int | None = None
+    removed: bool = False
 
     @property
     def full(self) -> bool:
@@ -263,15 +267,16 @@ class Spool:
         return taken
 
     def close(self, file: PartFile) -> None:
+        """It is ours no more even if that fails: somebody else's file may have its number by then."""
         if file.fd is not None:
-            self.files.close(file.fd)
-            file.fd = None
+            fd, file.fd = file.fd, None
+            self.files.close(fd)
 
     def sync(self, files: list[PartFile], *, new_names: bool) -> None:
         """Make these files durable, then their names. For a thread: it waits for the disk.
 
         Raises `SpoolError`, after which the kernel may have dropped the bytes: never to be retried (law 10). A file
-        that is gone was stored meanwhile, which is better than synced.
+        that we have removed meanwhile was stored, which is better than synced.
         """
         try:
             for file in files:
@@ -279,12 +284,13 @@ class Spool:
                 try:
                     self.files.sync(file.path)
                 except FileNotFoundError:
-                    continue
+                    if not file.removed:
+                        raise
             if new_names:
                 failpoint("before_sync_directory")
                 self.files.sync_directory(self.directory)
         except OSError as error:
-            if error.errno in PASSING:  # from opening the file: no sync has failed
+            if error.errno in BUSY:  # no sync has failed
                 raise CheckpointError(f"syncing the spool: {error.strerror}") from error
             raise SpoolError(f"syncing the spool: {error.strerror}") from error
         failpoint("after_sync")
@@ -311,6 +317,7 @@ class Spool:
         """The part is stored and its receipt committed (law 4), or its upload has ended."""
         failpoint("before_unlink")
         self.close(file)
+        file.removed = True
         try:
             self.files.unlink(file.path)
         except OSError as error:  # it takes room until the next start, which removes it

@@ -165,15 +165,43 @@ def test_a_file_that_was_stored_meanwhile_needs_no_sync(tmp_path):
     there = part_file(spool, 2)
     spool.append(there, memoryview(b"abc"))
     spool.close(there)
-    spool.sync([part_file(spool, 1), there], new_names=True)
+    stored = part_file(spool, 1)
+    spool.remove("u", stored)
+    spool.sync([stored, there], new_names=True)
     assert spool.files.synced == ["u.2", "."]
 
 
+def test_a_file_that_somebody_else_has_removed_is_not_synced(tmp_path):
+    spool = Spool(tmp_path, 80, Files())
+    file = part_file(spool)
+    spool.append(file, memoryview(b"abc"))
+    spool.close(file)
+    file.path.unlink()
+    with pytest.raises(SpoolError, match="No such file"):
+        spool.sync([file], new_names=False)
+
+
 @pytest.mark.parametrize("operation", ["sync", "sync_directory"])
-def test_a_failed_sync_is_an_error_of_the_spool(tmp_path, operation):
-    spool = Spool(tmp_path, 80, Broken(**{operation: errno.EIO}))
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM])
+def test_a_failed_sync_is_an_error_of_the_spool(tmp_path, operation, number):
+    """A full disk may say so as late as that, and the kernel then has dropped the bytes."""
+    spool = Spool(tmp_path, 80, Broken(**{operation: number}))
     with pytest.raises(SpoolError, match="syncing"):
         spool.sync([part_file(spool)], new_names=True)
+
+
+async def test_a_close_that_fails_lets_go_of_the_descriptor(spool, monkeypatch):
+    file, _ = await written(spool, b"abc")
+    number = file.fd
+
+    def fails(fd):
+        os.close(fd)
+        raise OSError(errno.EIO, "as the test wants it")
+
+    monkeypatch.setattr(spool.files, "close", fails, raising=False)
+    with pytest.raises(OSError, match="as the test"):
+        spool.close(file)
+    assert (number is not None, None) == (True, file.fd)
 
 
 async def written(spool, data, *more):
