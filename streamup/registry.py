@@ -440,6 +440,8 @@ class Registry:
         if live.drain and live.drain is not asyncio.current_task():
             live.drain.cancel()
             await asyncio.wait([live.drain])
+        async with live.syncing:
+            pass  # a sync on its way may fail yet, and the upload that is read then would sync again (law 10)
         while True:
             if live.rereads:  # a fault that lasts: the first attempt is made at once, the others ever further apart
                 await asyncio.sleep(min(REREAD_SECONDS * 2 ** min(live.rereads, 10), UPKEEP_SECONDS))

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import logging
 import os
+import threading
 import time
 from dataclasses import replace
 
@@ -328,6 +329,32 @@ async def test_a_sync_that_failed_stays_failed_although_that_was_not_committed_a
     record = await process.checkpoint.find(live.upload.id)
     assert (State.FAILED, 0) == (record.upload.state, record.upload.offset)
     assert (None, True, []) == (process.uploads.open_upload("key", NOBODY), idle(process), process.names())
+
+
+async def test_a_sync_on_its_way_that_fails_when_its_upload_is_read_again_stays_failed(process, disk):
+    live, _, writing = await feeding(process, b"abcde")
+    began, may_end, sync = threading.Event(), threading.Event(), disk.sync
+
+    def slow(path):
+        began.set()
+        may_end.wait()
+        sync(path)
+
+    disk.sync = slow
+    asking = asyncio.create_task(process.uploads.announce(live))
+    await asyncio.to_thread(began.wait)
+    process.checkpoint.failing = ["save"]
+    with pytest.raises(CheckpointError):
+        async with process.uploads.registry.committing(live):
+            await process.checkpoint.save(live.upload)
+    await turns(100)
+    disk.sync_error = errno.EIO
+    may_end.set()
+    await asyncio.gather(asking, writing, return_exceptions=True)
+    disk.sync, disk.sync_error = sync, None
+    await until(lambda: process.uploads.registry.get(live.upload.id) is None)
+    record = await process.checkpoint.find(live.upload.id)
+    assert (State.FAILED, 0) == (record.upload.state, record.upload.offset)
 
 
 async def test_a_committed_offset_never_falls(process):
