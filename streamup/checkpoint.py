@@ -282,6 +282,11 @@ class Checkpoint:
         """One upload, whatever its state."""
         return await self._ask(lambda db: next(_records(db, "id = ?", upload_id), None))
 
+    async def known(self, upload_ids: Sequence[str]) -> set[str]:
+        """Those of these ids that are an upload's."""
+        where = "SELECT id FROM upload WHERE id IN (SELECT value FROM json_each(?))"
+        return await self._ask(lambda db: {row["id"] for row in db.execute(where, (json.dumps(upload_ids),))})
+
     async def newest_ended(self, key: str) -> Record | None:
         """The last upload of this key, by the time it was created, that has ended."""
         where = "key = ? AND ended IS NOT NULL ORDER BY created DESC LIMIT 1"

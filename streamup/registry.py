@@ -26,6 +26,7 @@ from streamup.errors import (
     Forbidden,
     PreconditionFailed,
     SpoolError,
+    StateDirectoryError,
     StoreError,
     StoreUnavailable,
     UploadError,
@@ -126,17 +127,27 @@ class Registry:
     # -- start and stop -----------------------------------------------------------------------------------------
 
     async def recover(self, boot_id: str) -> None:
-        """Take up what an earlier process left, before anything listens. Raises `CheckpointError`, `SpoolError`."""
-        same_boot = await self._checkpoint.boot_id() == boot_id
+        """Take up what an earlier process left, before anything listens.
+
+        Raises `CheckpointError`, `SpoolError`, `StateDirectoryError`.
+        """
+        last_boot = await self._checkpoint.boot_id()
+        same_boot = last_boot == boot_id
         self._last_order = await self._checkpoint.last_order()
         records = await self._checkpoint.unfinished()
         names = await asyncio.to_thread(part_names, self._spool)
+        if names and last_boot is None:
+            raise StateDirectoryError(
+                f"{self._spool.directory} has part files, and the checkpoint beside it knows nothing: it is new, empty "
+                "or without its -wal. Put back the one that belongs to them; or move these files away, and streamup "
+                "starts without their uploads."
+            )
         found = [
             await self._restore(record, names.pop(record.upload.id, []), same_boot=same_boot)
             for record in records
             if record.upload.state in LIVE
         ]
-        self._remove_strangers(names)
+        await self._remove_strangers(names)
         known = {live.upload.id: synced for live, synced in found}
         await self._checkpoint.settle_recovery([live.upload for live, _ in found], boot_id, known)
         for live, _ in found:
@@ -149,10 +160,19 @@ class Registry:
                 self.spawn(self._bury(record.upload), f"bury {record.upload.id}")
         self.spawn(self._upkeep(), "upkeep")
 
-    def _remove_strangers(self, names: dict[str, list[str]]) -> None:
-        """Files of uploads that no row knows are nobody's: their upload had ended, and its row said so."""
-        for name in (name for group in names.values() for name in group):
+    async def _remove_strangers(self, names: dict[str, list[str]]) -> None:
+        """What ended uploads have left is nobody's. What no row knows may be wanted: the checkpoint may be an older one
+        than these files, or they are none of ours.
+        """
+        ended = await self._checkpoint.known(list(names))
+        for name in (name for upload_id in ended for name in names[upload_id]):
             self._spool.files.unlink(self._spool.directory / name)
+        if unknown := sum(len(group) for upload_id, group in names.items() if upload_id not in ended):
+            log.warning(
+                "%d files in %s belong to no upload that is known here. They are left there, and count for nothing: "
+                "`streamup sweep` lists them",
+                *(unknown, self._spool.directory),
+            )
 
     async def stop(self, grace_seconds: float) -> None:
         """Settle every writer (its bytes are kept), let what is sealed or in flight finish in that time, and end."""

@@ -114,7 +114,10 @@ class Uploads:
         return f"<Uploads of {self.registry!r}>"
 
     async def recover(self, boot_id: str) -> None:
-        """Take up what an earlier process left, before anything listens. Raises `CheckpointError`, `SpoolError`."""
+        """Take up what an earlier process left, before anything listens.
+
+        Raises `CheckpointError`, `SpoolError`, `StateDirectoryError`.
+        """
         await self.registry.recover(boot_id)
 
     async def stop(self, grace_seconds: float) -> None:

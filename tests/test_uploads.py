@@ -29,6 +29,7 @@ from streamup.errors import (
     PreconditionFailed,
     SpoolError,
     SpoolFull,
+    StateDirectoryError,
     StoreUnavailable,
     TooLarge,
     TooManyUploads,
@@ -1117,11 +1118,34 @@ async def test_a_due_upload_seals_itself_at_a_restart(start, store):
     assert store.objects["key"].data == b"abcdef"
 
 
-async def test_files_that_nobody_knows_are_removed_at_a_restart(start, tmp_path):
-    async with start():
-        (tmp_path / "spool" / "stranger.1").write_bytes(b"x")
+async def test_what_an_ended_upload_left_in_the_spool_goes_at_a_restart(start):
+    async with start() as first:
+        upload = await first.put(b"abc")
+        (first.directory / "spool" / f"{upload.id}.1").write_bytes(b"abc")
     async with start() as second:
         assert second.names() == []
+
+
+@pytest.mark.parametrize("name", ["stranger.1", "notes.txt", "notes"])
+async def test_files_that_nobody_knows_are_left_and_told(start, tmp_path, caplog, name):
+    """The checkpoint may be one from before these uploads, put back by hand."""
+    async with start():
+        (tmp_path / "spool" / name).write_bytes(b"x")
+    async with start() as second:
+        assert second.names() == [name]
+    assert "1 files in" in caplog.text
+
+
+async def test_part_files_without_their_checkpoint_are_refused_and_left(start, tmp_path):
+    async with start() as first:
+        await first.interrupted(b"abcde")
+        names = first.names()
+    for path in tmp_path.glob("checkpoint*"):
+        path.unlink()
+    with pytest.raises(StateDirectoryError, match="Put back the one that belongs to them"):
+        async with start():
+            pass
+    assert names == sorted(path.name for path in (tmp_path / "spool").iterdir())
 
 
 async def test_what_an_ended_upload_left_in_the_store_goes_at_a_restart(start, store):
