@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from streamup import errors
-from streamup.errors import NotAllowed, NotNow, StoreError, StreamupError, Unauthorized, UploadError
+from streamup.errors import NotAllowed, NotNow, SpoolError, StoreError, StreamupError, Unauthorized, UploadError
 from streamup.protocols import ResponseHead
 from streamup.stores import StoredObject
 
@@ -109,4 +109,9 @@ def _problem(error: StreamupError, status: int) -> dict[str, Any]:
         return document | {"title": error.title, "detail": error.detail} | error.numbers
     if isinstance(error, StoreError):
         return document | {"detail": "The object store does not answer as it should. Ask again later."}
-    return document | {"detail": "The state directory's disk has a fault or is full. What was announced is kept."}
+    if isinstance(error, SpoolError):
+        return document | {"detail": "The disk of the spool has a fault, and this upload fails with it. Begin it anew."}
+    return document | {
+        "detail": "The disk is full or has a fault, so nothing can be recorded now. What was announced is kept: ask "
+        "later where to go on (HEAD)."
+    }

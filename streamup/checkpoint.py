@@ -317,7 +317,10 @@ class Checkpoint:
                 raise StateDirectoryBusy(
                     f"{self._path.parent} is in use by another streamup. Stop it, or choose another --data."
                 ) from error
-            raise StateDirectoryError(f"{self._path}: {error}") from error
+            raise StateDirectoryError(
+                f"{self._path}: {error}. Is its disk full or read-only, or is it another user's? Mend that, and start "
+                "again; nothing of it was given up."
+            ) from error
         except sqlite3.DatabaseError as error:
             raise StateDirectoryError(
                 f"{self._path} is damaged ({error}). Keep a copy of the directory before you do anything else; "

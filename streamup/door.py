@@ -13,6 +13,7 @@ from streamup.config import Config
 from streamup.errors import (
     BadRequest,
     NotImplementedHere,
+    SpoolError,
     SpoolFull,
     SpoolShareTaken,
     TooManyUploads,
@@ -153,11 +154,13 @@ class Door:
 
     def room(self) -> None:
         """Raise `SpoolFull` or `TooManyUploads` if no newcomer can be let in now."""
-        free = self._spool.files.free(self._spool.directory)
-        if free < self._config.disk_floor_bytes:
-            raise SpoolFull(
-                f"The disk of the spool has {free} bytes left, and {self._config.disk_floor_bytes} are kept."
-            )
+        floor = self._config.disk_floor_bytes
+        try:
+            free = self._spool.free()
+        except SpoolError as error:
+            raise SpoolFull(f"No upload can be begun here: {error}.") from error
+        if free < max(floor, 1):
+            raise SpoolFull(f"The disk of the spool has {free} bytes left, and {floor} are kept. Come back later.")
         if len(self._registry) >= self._config.max_open_uploads:
             raise TooManyUploads(
                 f"{len(self._registry)} uploads are open, which is the limit. Come back later.",

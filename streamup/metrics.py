@@ -28,7 +28,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from streamup.audit import reason_of
-from streamup.errors import StoreError
+from streamup.errors import SpoolError, StoreError
 from streamup.listeners import Listener
 from streamup.registry import Registry
 from streamup.spool import Spool
@@ -136,7 +136,13 @@ class Numbers(Collector):
             "parts_in_flight_limit": ("Of them at most so many; fewer while the store throttles.", int(slots.limit)),
             "spool_reserved_bytes": ("Bytes of the spool that are taken or promised.", budget.reserved),
             "spool_limit_bytes": ("Size of the spool (--spool-size).", budget.size),
-            "spool_disk_free_bytes": ("What the spool's disk has left.", self._spool.files.free(self._spool.directory)),
+            "spool_disk_free_bytes": ("What the spool's disk has left.", self._free()),
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(f"streamup_{name}", text, value)
+
+    def _free(self) -> int:
+        try:
+            return self._spool.free()
+        except SpoolError:
+            return 0  # and all other numbers are told

@@ -20,7 +20,14 @@ import click
 from streamup.auth import Authorizer
 from streamup.checkpoint import Checkpoint
 from streamup.config import Config
-from streamup.errors import ConfigError, StoreError, StoreUnavailable
+from streamup.errors import (
+    CheckpointError,
+    ConfigError,
+    SpoolError,
+    StateDirectoryError,
+    StoreError,
+    StoreUnavailable,
+)
 from streamup.hosts import reachable
 from streamup.local import LocalStore
 from streamup.metrics import Metrics, Numbers
@@ -136,8 +143,7 @@ async def _start(config: Config, stack: AsyncExitStack) -> Server:
     metrics.registry.register(Numbers(uploads.registry, uploader, spool, server.refused, server.public))
     watch = asyncio.create_task(metrics.watch_loop(), name="event loop lag")
     stack.callback(watch.cancel)
-    await uploads.recover(boot_id())
-    await checkpoint.keep_place(config.place)
+    await _take_up(config, uploads, checkpoint)
     stack.push_async_callback(server.stop)
     await server.start()
     if config.speaks_plainly:
@@ -146,6 +152,19 @@ async def _start(config: Config, stack: AsyncExitStack) -> Server:
             "--tls-cert and --tls-key, or name the proxy that speaks HTTPS for this server: --trusted-proxy"
         )
     return server
+
+
+async def _take_up(config: Config, uploads: Uploads, checkpoint: Checkpoint) -> None:
+    """What an earlier process left. Raises `StateDirectoryError`."""
+    try:
+        await uploads.recover(boot_id())
+        await checkpoint.keep_place(config.place)
+    except (CheckpointError, SpoolError, OSError) as error:
+        raise StateDirectoryError(
+            f"What is in {config.data} cannot be taken up: {error}. Nothing of it was given up. If its disk is full or "
+            "read-only, mend that and start again; if it is damaged, keep a copy before you do anything else: with a "
+            "new --data streamup starts without its unfinished uploads."
+        ) from error
 
 
 async def _renew(server: Server, config: Config, reread: Callable[[], Config], hangup: asyncio.Event) -> None:

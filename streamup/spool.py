@@ -99,8 +99,11 @@ class Files:
         return [path.name for path in directory.iterdir() if path.is_file()]
 
     def free(self, directory: Path) -> int:
-        """Bytes that an unprivileged process may still write here."""
+        """Bytes that an unprivileged process may still write here. Raises `OSError` where nothing can be written."""
         stat = os.statvfs(directory)
+        if not os.access(directory, os.W_OK | os.X_OK):
+            number = errno.EROFS if stat.f_flag & os.ST_RDONLY else errno.EACCES
+            raise OSError(number, os.strerror(number))
         return stat.f_bavail * stat.f_frsize
 
 
@@ -245,9 +248,19 @@ class Spool:
     def path(self, upload_id: str, number: int) -> Path:
         return self.directory / f"{upload_id}.{number}"
 
+    def free(self) -> int:
+        """Bytes that the disk has left. Raises `SpoolError` where nothing at all can be written."""
+        try:
+            return self.files.free(self.directory)
+        except OSError as error:
+            raise SpoolError(f"nothing can be written to the spool now: {error.strerror}") from error
+
     def has_disk(self, size: int) -> bool:
-        """Whether a file of `size` leaves the disk its floor."""
-        return not self.floor or self.files.free(self.directory) - size >= self.floor
+        """Whether a file of `size` leaves the disk its floor. What else is wrong there, the write will meet."""
+        try:
+            return not self.floor or self.free() - size >= self.floor
+        except SpoolError:
+            return True
 
     def append(self, file: PartFile, data: memoryview) -> int:
         """Write what the disk takes of `data`; 0 when it is full or the process may open no more files: both pass.

@@ -104,6 +104,22 @@ async def test_a_disk_below_its_floor_is_not_ready(start_service):
     assert (await service.ask_admin("/readyz")).status == 503
 
 
+async def test_a_disk_with_no_byte_left_is_not_ready_whatever_its_floor(service, monkeypatch):
+    monkeypatch.setattr(service.files, "free", lambda _: 0)
+    assert (await service.ask_admin("/readyz")).body.startswith(b"not ready: The disk of the spool has 0 bytes left")
+
+
+async def test_a_spool_that_has_gone_is_not_ready_and_refuses_at_the_door(service):
+    service.spool.directory.rename(service.spool.directory.with_name("gone"))
+    answer = await service.ask_admin("/readyz")
+    assert (503, b"No such file") == (answer.status, answer.body.partition(b"now: ")[2][:12])
+    refused = await service.ask("PUT", "/objects/new", b"abc")
+    assert (507, "No room for another upload now") == (refused.status, refused.json["title"])
+    assert b"streamup_spool_disk_free_bytes 0.0" in (await service.ask_admin("/metrics")).body
+    service.spool.directory.with_name("gone").rename(service.spool.directory)
+    assert (await service.ask("PUT", "/objects/new", b"abc")).status == 201
+
+
 async def test_a_checkpoint_that_takes_no_commit_is_not_ready(service):
     await asyncio.wrap_future(service.executor.submit(service.checkpoint._db.execute, "PRAGMA query_only = ON"))
     assert (await service.ask_admin("/readyz")).body.startswith(b"not ready: the checkpoint did not commit")

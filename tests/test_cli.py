@@ -1,6 +1,7 @@
 """cli.py and client/: options by flag, environment and file; the commands against a server; the life of `serve`."""
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -28,7 +29,7 @@ from streamup.client import Client, ClientError
 from streamup.client import remote as remote_module
 from streamup.client.table import human_size, printable, sentence
 from streamup.config import OPTIONS, Config
-from streamup.errors import ConfigError, StoreError
+from streamup.errors import CheckpointError, ConfigError, SpoolError, StateDirectoryError, StoreError
 from streamup.metrics import Metrics
 from streamup.spool import Files
 from streamup.uploader import Uploader
@@ -378,6 +379,23 @@ def test_the_data_directory_is_ours_alone(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="Choose a directory"):
         service._state_directory(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CheckpointError("the checkpoint did not commit: database disk image is malformed"),
+        SpoolError("reading id.1: Input/output error"),
+        OSError(errno.EROFS, "Read-only file system"),
+    ],
+)
+async def test_a_state_that_cannot_be_taken_up_ends_the_start_and_says_what_to_do(error):
+    class Uploads:
+        async def recover(self, _):
+            raise error
+
+    with pytest.raises(StateDirectoryError, match=r"cannot be taken up: .* mend that and start again"):
+        await service._take_up(Config(), Uploads(), None)
 
 
 def test_a_state_directory_across_the_network_is_refused_unless_somebody_insists(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import random
+from types import SimpleNamespace
 
 import pytest
 from awscrt.checksums import crc64nvme
@@ -124,6 +125,23 @@ def test_a_full_disk_is_a_full_spool(tmp_path, operation, number):
     files.errors.clear()
     assert spool.append(file, memoryview(b"abc")) == 3
     spool.close(file)
+
+
+@pytest.mark.parametrize(("read_only", "number"), [(True, errno.EROFS), (False, errno.EACCES)])
+def test_a_disk_that_nobody_may_write_has_no_room(spool, monkeypatch, read_only, number):
+    flags = os.ST_RDONLY if read_only else 0
+    stat = SimpleNamespace(f_bavail=100, f_frsize=4096, f_flag=flags)
+    monkeypatch.setattr(os, "statvfs", lambda _: stat)
+    assert spool.free() == 409_600
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(SpoolError, match=os.strerror(number)):
+        spool.free()
+
+
+def test_whether_there_is_room_is_not_asked_twice(tmp_path):
+    """Nobody knows: then the write says what is wrong."""
+    spool = Spool(tmp_path / "gone", 80, Files(), floor=1)
+    assert spool.has_disk(10)
 
 
 @pytest.mark.parametrize("operation", ["append", "write"])
