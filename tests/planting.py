@@ -13,11 +13,13 @@ from __future__ import annotations
 import __future__
 
 import ast
+import builtins
+import dis
 import inspect
 import itertools
 import pkgutil
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import CodeType, FunctionType
@@ -51,7 +53,7 @@ class Patch:
         if code.co_filename.startswith("<planted"):
             raise MisfitError(f"two mistakes in {self.function}: one of them would be lost")
         counter = COUNTER + code.co_qualname.replace(".", "_")
-        function.__code__ = self._patched(code, counter)
+        function.__code__ = self._patched(code, names, counter)
         names[counter] = reached
         try:
             yield
@@ -59,7 +61,7 @@ class Patch:
             function.__code__ = code
             del names[counter]
 
-    def _patched(self, code: CodeType, counter: str) -> CodeType:
+    def _patched(self, code: CodeType, names: Collection[str], counter: str) -> CodeType:
         lines, changed = self._lines(textwrap.dedent(inspect.getsource(code)).splitlines())
         definition = ast.parse("\n".join(lines)).body[0]
         definition.decorator_list = []  # they hold the function whose code is exchanged
@@ -77,6 +79,8 @@ class Patch:
             dont_inherit=True,
         )
         made = _first_code(_first_code(module))
+        if unknown := _globals(made) - {*names, *vars(builtins), counter}:
+            raise MisfitError(f"{self.function} does not know {', '.join(sorted(unknown))}")
         return made.replace(co_qualname=code.co_qualname, co_freevars=code.co_freevars)
 
     def _lines(self, source: list[str]) -> tuple[list[str], list[tuple[int, int]]]:
@@ -165,6 +169,13 @@ def _statement(definition: ast.stmt, first: int, last: int) -> tuple[list[ast.st
 
 def _first_code(code: CodeType) -> CodeType:
     return next(constant for constant in code.co_consts if isinstance(constant, CodeType))
+
+
+def _globals(code: CodeType) -> set[str]:
+    """The names that it looks up in its module: an unknown one would be an error, and no mistake to be caught."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    own = {one.argval for one in dis.get_instructions(code) if one.opname == "LOAD_GLOBAL"}
+    return own.union(*map(_globals, inner))
 
 
 def _indent(line: str) -> int:
