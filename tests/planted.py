@@ -161,6 +161,47 @@ DURABILITY = {
             """,
         ),
     ),
+    "a_full_disk_passes": Bug(
+        "A sync that meets a full disk is made again later, and says then that all is well.",
+        Patch(
+            "spool:Spool.sync",
+            """
+            -if error.errno in BUSY:  # no sync has failed
+            +if error.errno in PASSING:
+            """,
+        ),
+    ),
+    "a_missing_file_is_synced": Bug(
+        "A part file that is not there must have been stored.",
+        Patch(
+            "spool:Spool.sync",
+            """
+            -if not file.removed:
+            -    raise
+            +continue
+            """,
+        ),
+    ),
+    "reads_again_during_a_sync": Bug(
+        "An upload is read again while a sync is on its way, which may fail yet.",
+        Patch(
+            "registry:Registry._read_again",
+            """
+            -async with live.syncing:
+            -    pass  # a sync on its way may fail yet, and the upload that is read then would sync again (law 10)
+            """,
+        ),
+    ),
+    "a_refusal_tells_what_was_received": Bug(
+        "An offset that does not match is refused with what is received, durable or not.",
+        Patch(
+            "uploads:Uploads._take_over",
+            """
+            -await self.registry.announce(live)
+            +pass
+            """,
+        ),
+    ),
 }
 
 # -- position decides the part; store, then checkpoint, then spool (laws 3 and 4) -------------------------------------
@@ -459,21 +500,20 @@ STORE = {
         ),
     ),
     "gives_up_in_an_outage": Bug(
-        "A store that does not answer the third time is given up.",
+        "A part that the store has not taken the third time is given up, and its upload with it.",
         Patch(
-            "uploader:Uploader.insist",
+            "drain:Drain._store_part",
             """
-             attempt += 1
-            +if attempt == 3:
-            +    raise StoreRefused("too many attempts")
+             except StoreUnavailable as error:
+            +    if attempt == 3:
+            +        raise
             """,
         ),
         Patch(
-            "uploader:Uploader.pause",
+            "drain:Drain.run",
             """
-            +if attempt > 2:
-            +    raise error
-             most = min(BACKOFF_MOST_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(attempt, 10))
+            -except (UploadFailed, StoreRefused, SpoolError) as error:
+            +except (UploadFailed, StoreRefused, StoreUnavailable, SpoolError) as error:
             """,
         ),
     ),
@@ -494,6 +534,16 @@ STORE = {
             """
             -answer = await self._send("put_object", body, checksum, Key=self.prefix + key, **options)
             +answer = await self._send("put_object", body, checksum, Key=key, **options)
+            """,
+        ),
+    ),
+    "aborts_by_our_clock": Bug(
+        "Orphans are those that were begun since a moment of our clock, whatever the store's says.",
+        Patch(
+            "drain:Drain._try_to_create",
+            """
+            -self._upload.announce_creation(self._shared.store_time())
+            +self._upload.announce_creation(self._shared.clock())
             """,
         ),
     ),
@@ -666,6 +716,82 @@ WRITERS = {
             """,
         ),
     ),
+    "two_newcomers_enter": Bug(
+        "Two newcomers at once stop the old writer, and both go on.",
+        Patch(
+            "uploads:Uploads._take_over",
+            """
+            -async with live.entry:
+            +if True:
+            """,
+        ),
+    ),
+    "keeps_the_word_of_a_refused_body": Bug(
+        "What a client said with a body that was refused still counts: there the upload ends.",
+        Patch(
+            "uploads:_take_back",
+            """
+            -writer.live.upload.seal_at = None
+            """,
+        ),
+    ),
+    "keeps_the_word_of_a_withdrawn_append": Bug(
+        "Where an append with a wrong digest would have ended the upload, the upload still ends.",
+        Patch(
+            "upload:Upload.withdraw",
+            """
+            -self.provisional = self.seal_at = None
+            +self.provisional = None
+            """,
+        ),
+    ),
+    "seals_while_provisional": Bug(
+        "An append whose digest is not known yet seals the upload when it reaches the end.",
+        Patch(
+            "upload:Upload.due",
+            """
+            -return self.state is State.OPEN and self.received == self.seal_at and self.provisional is None
+            +return self.state is State.OPEN and self.received == self.seal_at
+            """,
+        ),
+    ),
+    "seals_short_of_the_length": Bug(
+        "An upload is sealed with fewer bytes than were declared.",
+        Patch(
+            "upload:Upload.seal",
+            """
+            -if self.length is not None and self.received != self.length:
+            +if self.length is not None and self.received > self.length:
+            """,
+        ),
+    ),
+    "takes_more_than_the_length": Bug(
+        "Bytes beyond the declared length are taken.",
+        Patch(
+            "accumulator:Accumulator._allowed",
+            """
+            -ends = [end for end in (self._upload.length, limit) if end is not None]
+            +ends = [end for end in (limit,) if end is not None]
+            """,
+        ),
+        Patch(
+            "upload:Upload.receive",
+            """
+            -if self.length is not None and self.received + size > self.length:
+            +if False:
+            """,
+        ),
+    ),
+    "replaces_before_the_first_byte": Bug(
+        "A newcomer replaces the upload of a key before a byte of it has come.",
+        Patch(
+            "uploads:Uploads._begin",
+            """
+             audit.created(upload)
+            +await self._arrived(writer)
+            """,
+        ),
+    ),
 }
 
 # -- nothing grows without a bound, and nothing is left (law 8) -------------------------------------------------------
@@ -794,6 +920,41 @@ BOUNDS = {
             """
             -await self._attempt(self._expire(live, now))
             +pass
+            """,
+        ),
+    ),
+    "newcomers_take_the_last_eighth": Bug(
+        "The room in which parts that were begun can fill is given to those who begin.",
+        Patch(
+            "spool:Budget._fits",
+            """
+            -return self.reserved == 0 or self.reserved + size <= self.size - (0 if resumed else self.headroom)
+            +return self.reserved == 0 or self.reserved + size <= self.size
+            """,
+        ),
+    ),
+    "a_share_bounds_what_was_begun": Bug(
+        "Who has begun a part waits for the subject's share before it can fill.",
+        Patch(
+            "spool:Budget._has_share",
+            """
+            -return entry.begun or self.has_share(entry.subject, entry.size - beyond)
+            +return self.has_share(entry.subject, entry.size - beyond)
+            """,
+        ),
+    ),
+    "leaves_descriptors": Bug(
+        "A part file that is handed out stays open.",
+        Patch(
+            "accumulator:Accumulator._hand_out",
+            """
+            -self._spool.close(file)
+            """,
+        ),
+        Patch(
+            "spool:Spool.remove",
+            """
+            -self.close(file)
             """,
         ),
     ),

@@ -11,8 +11,10 @@ from planting import MisfitError, Patch, Value
 from process import run
 
 from streamup import spool
-from streamup.layout import Part
-from streamup.spool import Files, PartFile, Spool
+from streamup.layout import Layout
+from streamup.spool import Files
+from streamup.stores import ObjectMeta
+from streamup.upload import Upload
 
 THREE_TIMES = Patch(
     "spool:Files.size",
@@ -57,15 +59,12 @@ def test_it_is_counted_where_it_is_reached_only(tmp_path):
     assert of(tmp_path, otherwise)[1] == 0
 
 
-def test_it_is_counted_where_only_something_is_gone(tmp_path):
-    gone = Patch("spool:Spool.close", " self.files.close(file.fd)\n-file.fd = None")
+def test_it_is_counted_where_only_something_is_gone():
+    upload = Upload("id", "key", "subject", Layout(5), ObjectMeta("token"), created=0.0)
     reached = []
-    file = PartFile(tmp_path / "a.1", Part(1, 0, 10))
-    with gone.planted(lambda: reached.append(1)):
-        spooled = Spool(tmp_path, 100, Files())
-        spooled.append(file, memoryview(b"12345"))
-        spooled.close(file)
-    assert (file.fd is None, len(reached)) == (False, 1)
+    with Patch("upload:Upload.end_append", "-self.touched = now").planted(lambda: reached.append(1)):
+        upload.end_append(7.0)
+    assert (upload.touched, len(reached)) == (None, 1)
 
 
 def test_a_function_that_calls_super_can_be_patched(tmp_path):
