@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from streamup.errors import CheckpointError, StateDirectoryBusy, StateDirectoryError
+from streamup.errors import CheckpointDelayed, CheckpointError, StateDirectoryBusy, StateDirectoryError
 from streamup.failpoints import failpoint
 from streamup.layout import Layout
 from streamup.stores import NO_KEY, Checksum, ObjectMeta, Receipt, StoredObject
@@ -81,6 +81,9 @@ A change of the schema is one more entry, and must keep open uploads as they are
 
 FORGET_AT_ONCE = 500
 """Uploads in one transaction of `forget`: those who commit something meanwhile wait for one of them, not for all."""
+
+FULL_SECONDS = 0.5
+"""How often a commit that met a full disk is tried again, where somebody can wait for it."""
 
 _OVER = "state NOT IN ('open', 'sealed', 'completing') AND multipart_id IS NULL AND creating IS NULL"
 """It has ended, and holds nothing in the store any more."""
@@ -142,6 +145,16 @@ class Checkpoint:
         await asyncio.get_running_loop().run_in_executor(self._executor, self._db.close)
 
     # -- transactions -------------------------------------------------------------------------------------------
+
+    async def insist(self, commit: Callable[[], Awaitable[None]], waits: Callable[[], bool] = lambda: True) -> None:
+        """One of the transactions below, again and again while the disk is full and whoever needs it `waits`."""
+        while True:
+            try:
+                return await commit()
+            except CheckpointDelayed:
+                if not waits():
+                    raise
+            await asyncio.sleep(FULL_SECONDS)
 
     async def save(self, upload: Upload) -> None:
         """The upload as it is now: created, or changed by a transition."""
@@ -426,7 +439,8 @@ def _translated() -> Iterator[None]:
     except CheckpointError:
         raise
     except Exception as error:
-        raise CheckpointError(f"the checkpoint did not commit: {error}") from error
+        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL  # a write that found no room, no sync
+        raise (CheckpointDelayed if full else CheckpointError)(f"the checkpoint did not commit: {error}") from error
 
 
 # -- rows and values ----------------------------------------------------------------------------------------------

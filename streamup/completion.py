@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
 from awscrt import checksums
 
@@ -66,7 +67,7 @@ class Completion:
         key, attempt, refusals = self._upload.key, 0, 0
         doubtful = self._upload.state is State.COMPLETING
         if self._upload.offset:
-            await self._sync()
+            await self._shared.checkpoint.insist(self._sync)
         found = await self._look()
         if found and await self._prove(found):
             return found
@@ -308,7 +309,7 @@ class Completion:
         return {}
 
     async def _save(self) -> None:
-        await self._shared.checkpoint.save(self._upload)
+        await self._shared.checkpoint.insist(partial(self._shared.checkpoint.save, self._upload))
 
 
 def combined(parts: Sequence[Receipt | PartFile]) -> int:

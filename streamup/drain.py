@@ -17,6 +17,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from streamup.accumulator import Accumulator
 from streamup.completion import MOST_REFUSALS, Completion, combined
@@ -103,7 +104,8 @@ class Drain:
             await self._abort(self._upload.multipart_id)
 
     async def _save(self) -> None:
-        await self._shared.checkpoint.save(self._upload)
+        """Nobody waits for a drain but the disk's room for more: it waits until there is some."""
+        await self._shared.checkpoint.insist(partial(self._shared.checkpoint.save, self._upload))
 
     # -- parts --------------------------------------------------------------------------------------------------
 
@@ -154,7 +156,8 @@ class Drain:
                 break
         self._shared.answered()
         failpoint("before_receipt")
-        await self._shared.checkpoint.add_receipt(self._upload.id, receipt, hashes)
+        checkpoint = self._shared.checkpoint
+        await checkpoint.insist(partial(checkpoint.add_receipt, self._upload.id, receipt, hashes))
         self._upload.add_receipt(receipt, hashes)
         self._shared.stored_bytes += receipt.size
         self._parts.discard(file)
@@ -181,7 +184,8 @@ class Drain:
             raise UploadFailed("the store has lost the multipart upload, and parts of it had left the spool")
         self._upload.multipart_gone()
         # A part that was stored while its neighbour found the loss may have had its receipt committed.
-        await self._shared.checkpoint.forget_receipts(self._upload)
+        checkpoint = self._shared.checkpoint
+        await checkpoint.insist(partial(checkpoint.forget_receipts, self._upload))
 
     # -- digests of the whole -----------------------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ StreamupError
 │   ├── Interrupted             ... but the same command goes on
 │   └── Different               the bytes are not the object's
 ├── CheckpointError             a commit did not happen; memory must be read again
+│   └── CheckpointDelayed       ... because the disk is full or the machine busy: it passes
 ├── StateDirectoryError         the state directory is of another version, or damaged
 │   └── StateDirectoryBusy      another process has it
 ├── UploadFailed                an upload cannot become its object; it fails closed, for the reason given
@@ -339,6 +340,10 @@ class Different(TransferError):
 
 class CheckpointError(StreamupError):
     """A transaction did not commit. What memory holds may not be true any more."""
+
+
+class CheckpointDelayed(CheckpointError):
+    """The disk is full, or no file can be opened. Nothing of the transaction has happened; later the same one may."""
 
 
 class StateDirectoryError(StreamupError):

@@ -26,7 +26,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from streamup.board import Board, marks_of, may_be_told
 from streamup.config import Config
-from streamup.errors import CheckpointError, Forbidden, SpoolError, UploadBusy, UploadError
+from streamup.errors import CheckpointDelayed, CheckpointError, Forbidden, SpoolError, UploadBusy, UploadError
 from streamup.exchange import cut
 from streamup.grants import Grant
 from streamup.limits import Streams
@@ -133,8 +133,8 @@ class Events:
         """Make its offset durable. Raises `SpoolError`, `CheckpointError`."""
         try:
             await self._uploads.announce(live)
-        except UploadBusy:
-            return  # it is being read again, and then there is something to tell
+        except (UploadBusy, CheckpointDelayed):
+            return  # it is being read again, or must wait for room: it will have something to tell
         except (SpoolError, CheckpointError):
             if may_be_told(live):
                 raise

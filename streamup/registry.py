@@ -22,6 +22,7 @@ from streamup.digests import Digest
 from streamup.drain import Drain
 from streamup.errors import (
     BadRequest,
+    CheckpointDelayed,
     CheckpointError,
     Forbidden,
     PreconditionFailed,
@@ -239,14 +240,16 @@ class Registry:
 
     async def keep(self, live: Live) -> None:
         """The upload stays open: what it holds is made durable, and that its writer has gone is committed with that."""
+        await self._commit_end(live, partial(self._keep, live))
+
+    async def _keep(self, live: Live) -> None:
         upload = live.upload
         async with live.syncing:
             live.require_fresh()
             if upload.offset < upload.received and upload.state in LIVE:
                 await self._announce(live, partial(self._checkpoint.keep, upload))
                 return
-        async with self.committing(live):
-            await self._checkpoint.save(upload)
+        await self._checkpoint.save(upload)
 
     async def _announce(
         self, live: Live, commit: Callable[[int, Sequence[tuple[int, int, int]]], Awaitable[None]]
@@ -261,7 +264,7 @@ class Registry:
                 await self.fail(live, f"spool: {error}")
             raise
         live.require_fresh()
-        async with self.committing(live):
+        async with self.committing(live, ahead=False):
             await commit(synced.offset, synced.files)
         live.require_fresh()
         live.accumulator.committed(synced)
@@ -272,8 +275,7 @@ class Registry:
         its receipt would lead the record (law 4).
         """
         live.upload.confirm(guards)
-        async with self.committing(live):
-            await self._checkpoint.save(live.upload)
+        await self._commit_end(live, partial(self._checkpoint.save, live.upload))
         failpoint("before_confirm")
         if live.upload.state is State.OPEN and not live.stale:
             live.accumulator.confirm()
@@ -303,8 +305,7 @@ class Registry:
             await self.keep(live)
             raise
         self._last_order += 1
-        async with self.committing(live):
-            await self._checkpoint.save(live.upload)
+        await self._commit_end(live, partial(self._checkpoint.save, live.upload))
         live.accumulator.seal()
 
     async def _decide_again(self, upload: Upload) -> None:
@@ -368,13 +369,21 @@ class Registry:
             writer.stop(reason)
             await writer.settled.wait()
 
+    async def _commit_end(self, live: Live, commit: Callable[[], Awaitable[None]]) -> None:
+        """What the end of a body means. Its client waits for a full disk, until somebody comes to go on with it."""
+        async with self.committing(live):
+            await self._checkpoint.insist(commit, lambda: live.writer is not None and live.writer.stopped is None)
+
     @asynccontextmanager
-    async def committing(self, live: Live) -> AsyncIterator[None]:
-        """A commit of this upload. If it fails, memory is wrong: drop the upload and read it again (law 4)."""
+    async def committing(self, live: Live, *, ahead: bool = True) -> AsyncIterator[None]:
+        """A commit of this upload. If it fails, memory is wrong: drop the upload and read it again (law 4).
+
+        `ahead`: memory has changed before it was committed. If not, a full disk does no harm.
+        """
         try:
             yield
         except CheckpointError as error:
-            if not live.stale:
+            if not live.stale and (ahead or not isinstance(error, CheckpointDelayed)):
                 log.error("upload %s is read again: %s", live.upload.id, error)  # noqa: TRY400 - as said
                 live.stale = True
                 self.spawn(self._read_again(live), f"read again {live.upload.id}")
@@ -448,7 +457,7 @@ class Registry:
             with self._uploader.on_behalf_of(upload.id):
                 await drain.abort()
             upload.multipart_gone()
-            await self._checkpoint.save(upload)
+            await self._checkpoint.insist(partial(self._checkpoint.save, upload))
         except (StoreError, CheckpointError) as error:
             log.warning("upload %s: what is left of it in the store will be aborted later: %s", upload.id, error)
 
@@ -476,7 +485,7 @@ class Registry:
     async def _replace(self, live: Live) -> None:
         """A stale upload gives way to what the checkpoint says of it, once that can be written again."""
         if live.upload.state not in LIVE:  # a verdict stands, whatever the checkpoint still says (law 10)
-            await self._checkpoint.save(live.upload)
+            await self._checkpoint.insist(partial(self._checkpoint.save, live.upload))
             self._retire(live)
             await self._bury(live.upload)
             return
@@ -490,7 +499,7 @@ class Registry:
         names = await asyncio.to_thread(part_names, self._spool)
         fresh, _ = await self._restore(record, names.get(record.upload.id, []), same_boot=True)
         try:
-            await self._checkpoint.save(fresh.upload)
+            await self._checkpoint.insist(partial(self._checkpoint.save, fresh.upload))
         except BaseException:
             fresh.accumulator.release()
             raise

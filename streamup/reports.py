@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from streamup.errors import CheckpointError, SpoolError, UploadError
+from streamup.errors import CheckpointDelayed, CheckpointError, SpoolError, UploadError
 from streamup.exchange import Exchange
 from streamup.uploads import Uploads
 from streamup.writer import Live
@@ -37,6 +37,8 @@ async def _report(uploads: Uploads, exchange: Exchange, live: Live) -> None:
         await asyncio.sleep(REPORT_SECONDS)
         try:
             offset = await uploads.announce(live)
+        except CheckpointDelayed:
+            continue  # the writer goes on, or waits
         except (UploadError, SpoolError, CheckpointError):
             return  # the writer meets it, too, and answers
         if offset > told and (head := exchange.interim(live.upload, created=False)):

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from awscrt import checksums
 
-from streamup.errors import CheckpointError, SpoolError
+from streamup.errors import CheckpointDelayed, SpoolError
 from streamup.failpoints import failpoint
 from streamup.layout import Part
 
@@ -304,7 +304,7 @@ class Spool:
                 self.files.sync_directory(self.directory)
         except OSError as error:
             if error.errno in BUSY:  # no sync has failed
-                raise CheckpointError(f"syncing the spool: {error.strerror}") from error
+                raise CheckpointDelayed(f"syncing the spool: {error.strerror}") from error
             raise SpoolError(f"syncing the spool: {error.strerror}") from error
         failpoint("after_sync")
 

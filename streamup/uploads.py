@@ -21,6 +21,7 @@ from streamup.config import Config
 from streamup.door import Door
 from streamup.errors import (
     AlreadyComplete,
+    CheckpointDelayed,
     CheckpointError,
     DigestMismatch,
     EmptyBody,
@@ -214,8 +215,11 @@ class Uploads:
         """
         await _within(min(seconds, PROMPT_SECONDS), live.ended, self.registry.released)
         if not live.ended.is_set():
-            await self.registry.announce(live)
+            with suppress(CheckpointDelayed):  # there may be room before the time is over
+                await self.registry.announce(live)
             await _within(max(0.0, seconds - PROMPT_SECONDS), live.ended, self.registry.released)
+        if not live.ended.is_set():
+            await self.registry.announce(live)
         if live.stale:
             raise CheckpointError("the upload is being read again")
         if error := live.upload.failure:

@@ -13,7 +13,7 @@ import pytest
 
 from streamup import checkpoint as checkpoint_room
 from streamup.checkpoint import MIGRATIONS, Checkpoint, SyncedFile
-from streamup.errors import CheckpointError, StateDirectoryError
+from streamup.errors import CheckpointDelayed, CheckpointError, StateDirectoryError
 from streamup.layout import Layout
 from streamup.stores import NO_KEY, Checksum, ObjectMeta, Receipt, StoredObject
 from streamup.upload import State, Upload
@@ -361,10 +361,28 @@ async def test_a_commit_that_fails_fails_all_and_changes_nothing(checkpoint):
     results = await asyncio.gather(
         checkpoint.save(make("a", reason=large)), checkpoint.save(make("b", reason=large)), return_exceptions=True
     )
-    assert [CheckpointError, CheckpointError] == [type(result) for result in results]
+    assert [CheckpointDelayed, CheckpointDelayed] == [type(result) for result in results]
     await checkpoint._ask(lambda db: db.execute("PRAGMA max_page_count = 1000000").fetchall())
     assert ["u"] == [record.upload.id for record in await checkpoint.unfinished()]
     await checkpoint.save(make("c"))
+
+
+async def test_what_insists_commits_when_there_is_room_and_not_before(checkpoint, monkeypatch):
+    monkeypatch.setattr("streamup.checkpoint.FULL_SECONDS", 0.001)
+    row, attempts = make("a"), []
+
+    async def commit():
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise CheckpointDelayed("full")
+        await checkpoint.save(row)
+
+    await checkpoint.insist(commit)
+    assert (3, row) == (len(attempts), (await checkpoint.find("a")).upload)
+    attempts.clear()
+    with pytest.raises(CheckpointDelayed):
+        await checkpoint.insist(commit, lambda: len(attempts) < 2)
+    assert len(attempts) == 2
 
 
 async def test_a_refused_commit_changes_nothing_and_the_next_one_works(checkpoint):

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -19,9 +20,10 @@ from test_uploads import (
     until,
 )
 
-from streamup import accumulator, registry, service, uploader
+from streamup import accumulator, checkpoint, registry, service, uploader
 from streamup.errors import (
     AlreadyComplete,
+    CheckpointDelayed,
     CheckpointError,
     EmptyBody,
     LengthExceeded,
@@ -45,6 +47,7 @@ process = base.process
 @pytest.fixture(autouse=True)
 def a_busy_disk_is_soon_asked_again(monkeypatch):
     monkeypatch.setattr(accumulator, "DISK_FULL_SECONDS", 0.001)
+    monkeypatch.setattr(checkpoint, "FULL_SECONDS", 0.001)
 
 
 class Disk(FlakyFiles):
@@ -196,10 +199,13 @@ async def test_a_sync_that_cannot_open_its_file_fails_nothing(process, disk, sto
     assert (State.OPEN, False, 0) == (live.upload.state, live.stale, live.upload.offset)
     body.ending = "reset"
     body.go_on.set()
-    with pytest.raises(CheckpointError):
-        await writing
+    await until(lambda: live.upload.received == 8)
+    await turns(100)
+    assert (False, False) == (writing.done(), live.stale)
     disk.sync_error = None
-    assert process.uploads.open_upload("key", NOBODY).upload.state is State.OPEN
+    with pytest.raises(WriterStopped):
+        await writing
+    assert process.uploads.open_upload("key", NOBODY) is live
     assert (await go_on(process, 8, b"ij")).state is State.COMPLETE
     assert store.objects["key"].data == b"abcdefghij"
 
@@ -255,6 +261,95 @@ async def test_a_part_larger_than_the_whole_budget_goes_alone():
     budget.release("large", 100)
     await turns()
     assert (True, 5) == (behind.done(), budget.reserved)
+
+
+# -- a checkpoint whose disk is full ------------------------------------------------------------------------------
+
+
+@contextmanager
+def full(process):
+    """No transaction commits in here; what `insist`s is tried again often."""
+    transact = process.checkpoint._transact
+
+    async def refused(name, _):
+        process.refused.append(name)
+        raise CheckpointDelayed(f"no room for {name}")
+
+    process.refused = []
+    process.checkpoint._transact = refused
+    try:
+        yield
+    finally:
+        process.checkpoint._transact = transact
+
+
+async def test_who_asks_on_a_full_disk_is_refused_and_the_stream_goes_on(process, store):
+    live, body, writing = await feeding(process, b"abcde", b"fgh")
+    with full(process):
+        with pytest.raises(CheckpointDelayed):
+            await process.uploads.announce(live)
+        assert (False, 0) == (live.stale, live.upload.offset)
+        body.go_on.set()
+    await process.uploads.outcome(await writing, 5)
+    assert (b"abcdefgh", True) == (store.objects["key"].data, idle(process))
+
+
+async def test_receipts_wait_for_room_and_the_stream_goes_on(process, store):
+    live, body, writing = await feeding(process, b"x" * 5, b"y" * 41)
+    with full(process):
+        body.go_on.set()
+        await until(lambda: process.refused)
+        await until(lambda: live.upload.received == 46)
+        await turns(100)
+        assert (False, False, {}) == (live.stale, writing.done(), live.upload.receipts)
+    await process.uploads.outcome(await writing, 5)
+    assert (b"x" * 5 + b"y" * 41, True) == (store.objects["key"].data, idle(process))
+
+
+@pytest.mark.parametrize("ending", [None, "reset"])
+async def test_the_end_of_a_body_waits_for_room(process, store, ending):
+    live, body, writing = await feeding(process, b"abcde")
+    body.ending = ending
+    with full(process):
+        body.go_on.set()
+        await until(lambda: len(process.refused) > 3)
+        assert (False, False) == (writing.done(), live.stale)
+    if ending:
+        with pytest.raises(WriterStopped):
+            await writing
+        assert (await go_on(process, 5, b"fgh")).state is State.COMPLETE
+    else:
+        assert (await process.uploads.outcome(await writing, 5)).state is State.COMPLETE
+    assert (b"abcde" + b"fgh" * bool(ending), True) == (store.objects["key"].data, idle(process))
+
+
+async def test_who_waits_for_room_gives_way_to_who_comes(process, store):
+    live, body, writing = await feeding(process, b"abcde")
+    with full(process):
+        body.go_on.set()
+        await until(lambda: process.refused)
+        with pytest.raises(UploadBusy):
+            await process.uploads.inspect(live)
+        with pytest.raises(CheckpointError):
+            await writing
+    assert (await read_again(process, live)).upload.received == 5
+    assert (await go_on(process, 5, b"fgh")).state is State.COMPLETE
+    assert (b"abcdefgh", True) == (store.objects["key"].data, idle(process))
+
+
+async def test_a_sealed_upload_whose_disk_is_full_is_still_waited_for(process, store):
+    """Its client has time, and there may be room before that is over."""
+    gate = store.hold("put_object")
+    writer = await process.create()
+    live = await process.uploads.write(writer, Body(b"abc"))
+    await gate.reached()
+    with full(process):
+        outcome = asyncio.create_task(process.uploads.outcome(live, 5))
+        await until(lambda: process.refused)
+        gate.release()
+        await turns(50)
+        assert not outcome.done()
+    assert ((await outcome).state, b"abc") == (State.COMPLETE, store.objects["key"].data)
 
 
 # -- a checkpoint that fails --------------------------------------------------------------------------------------
