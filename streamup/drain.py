@@ -104,7 +104,7 @@ class Drain:
             await self._abort(self._upload.multipart_id)
 
     async def _save(self) -> None:
-        """Nobody waits for a drain but the disk's room for more: it waits until there is some."""
+        """On a full disk as soon as there is room: no client waits for a drain."""
         await self._shared.checkpoint.insist(partial(self._shared.checkpoint.save, self._upload))
 
     # -- parts --------------------------------------------------------------------------------------------------

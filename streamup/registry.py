@@ -533,6 +533,7 @@ class Registry:
                     live.writer.stop("this upload has been open for as long as one may be (--max-age)")
                 if live.writer is None and (at := live.upload.expires(expire)) is not None and at <= now:
                     await self._attempt(self._expire(live, now))
+            self._spool.tidy()
             await self._attempt(self._checkpoint.forget(now - KEEP_SECONDS, KEEP_MOST))
 
     async def _attempt(self, work: Coroutine[Any, Any, None]) -> None:

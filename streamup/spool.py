@@ -18,6 +18,7 @@ import errno
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -28,8 +29,8 @@ from streamup.errors import CheckpointDelayed, SpoolError
 from streamup.failpoints import failpoint
 from streamup.layout import Part
 
-PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""What a full disk or a busy machine says. It passes; a writer waits for it, and nothing has failed."""
+PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What a full or read-only disk or a busy machine says. It passes; a writer waits for it, and nothing has failed."""
 
 BUSY = frozenset({errno.EMFILE, errno.ENFILE})
 """Of these what only the opening of a file can say, and no sync: from that ENOSPC is a loss like any other."""
@@ -244,6 +245,7 @@ class Spool:
         self.budget = Budget(size, share)
         self.files = files
         self.floor = floor
+        self._left = set[Path]()
 
     def path(self, upload_id: str, number: int) -> Path:
         return self.directory / f"{upload_id}.{number}"
@@ -263,7 +265,7 @@ class Spool:
             return True
 
     def append(self, file: PartFile, data: memoryview) -> int:
-        """Write what the disk takes of `data`; 0 when it is full or the process may open no more files: both pass.
+        """Write what the disk takes of `data`; 0 when it is full or read-only, or no file can be opened: that passes.
 
         Raises `SpoolError` on any other failure. The checksum runs over exactly the bytes that were written.
         """
@@ -333,9 +335,17 @@ class Spool:
         file.removed = True
         try:
             self.files.unlink(file.path)
-        except OSError as error:  # it takes room until the next start, which removes it
+        except OSError as error:  # it takes room until it can be
             log.warning("removing %s: %s", file.path.name, error.strerror)
+            self._left.add(file.path)
         if file.reserved:
             self.budget.release(owner, file.reserved)
             file.reserved = 0
         failpoint("after_unlink")
+
+    def tidy(self) -> None:
+        """Remove what could not be removed at its time. No other file has taken its name: parts are not rewritten."""
+        for path in list(self._left):
+            with suppress(OSError):
+                self.files.unlink(path)
+                self._left.remove(path)

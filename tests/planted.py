@@ -213,7 +213,7 @@ PARTS = {
             "drain:Drain._store_part",
             """
             +self._parts.discard(file)
-             await self._shared.checkpoint.add_receipt(self._upload.id, receipt, hashes)
+             await checkpoint.insist(partial(checkpoint.add_receipt, self._upload.id, receipt, hashes))
              self._upload.add_receipt(receipt, hashes)
              self._shared.stored_bytes += receipt.size
             -self._parts.discard(file)
@@ -259,8 +259,7 @@ PARTS = {
             """
             +live.accumulator.seal()
              self._last_order += 1
-             async with self.committing(live):
-                 await self._checkpoint.save(live.upload)
+             await self._commit_end(live, partial(self._checkpoint.save, live.upload))
             -live.accumulator.seal()
             """,
         ),
@@ -291,8 +290,8 @@ PARTS = {
         Patch(
             "drain:Drain._begin_again",
             """
-            -await self._shared.checkpoint.forget_receipts(self._upload)
-            +await self._shared.checkpoint.save(self._upload)
+            -await checkpoint.insist(partial(checkpoint.forget_receipts, self._upload))
+            +await checkpoint.insist(partial(checkpoint.save, self._upload))
             """,
         ),
     ),

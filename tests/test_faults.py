@@ -537,6 +537,7 @@ async def test_a_drain_that_dies_again_and_again_does_not_keep_the_machine_busy(
 
 
 async def test_a_completion_that_cannot_sync_now_does_not_keep_the_machine_busy(process, disk, store, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FULL_SECONDS", 0.1)
     await process.interrupted(b"abcd")
     syncs = []
 

@@ -115,7 +115,7 @@ class Broken(Files):
 
 
 @pytest.mark.parametrize("operation", ["append", "write"])
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
 def test_a_full_disk_is_a_full_spool(tmp_path, operation, number):
     files = Broken(**{operation: number})
     spool = Spool(tmp_path, 80, files)
@@ -268,6 +268,20 @@ async def test_a_removed_file_gives_its_reserve_back(spool):
     assert (False, None, 0, 0) == (file.path.exists(), file.fd, file.reserved, spool.budget.reserved)
     spool.remove("u", file)
     assert spool.budget.reserved == 0
+
+
+async def test_a_file_that_cannot_be_removed_goes_later(tmp_path):
+    spool = Spool(tmp_path, 80, Broken(unlink=errno.EIO))
+    file, _ = await written(spool, b"abc")
+    spool.remove("u", file)
+    spool.tidy()
+    assert (True, 0) == (file.path.exists(), spool.budget.reserved)
+    spool.files.errors.clear()
+    spool.tidy()
+    assert not file.path.exists()
+    file.path.touch()
+    spool.tidy()
+    assert file.path.exists(), "it is removed once"
 
 
 def test_files_are_read_back_in_slices(tmp_path):
