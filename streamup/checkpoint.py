@@ -76,7 +76,8 @@ MIGRATIONS: tuple[str, ...] = (
 )
 """What each version of the schema adds; `PRAGMA user_version` counts those that have been applied.
 
-A change of the schema is one more entry, and must keep open uploads as they are.
+A change of the schema, or of what the JSON in it may hold, is one more entry (if an empty one: an older streamup must
+refuse what it cannot read), and must keep open uploads as they are. `tests/states` has what each version left behind.
 """
 
 FORGET_AT_ONCE = 500
@@ -352,7 +353,8 @@ class Checkpoint:
         if version > len(self._migrations):
             raise StateDirectoryError(
                 f"{self._path.parent} was written by a newer streamup (state version {version}, this one knows "
-                f"{len(self._migrations)}). Start that version again; it must finish or cancel its uploads first."
+                f"{len(self._migrations)}). It is as it was. Start that version again; to go back to this one, finish "
+                "or cancel its uploads there, and start this one with a new --data."
             )
         if as_it_is and version < len(self._migrations):
             raise StateDirectoryError(
@@ -523,6 +525,16 @@ def _records(db: sqlite3.Connection, where: str, *values: Any) -> Iterator[Recor
 
 
 def _upload(row: sqlite3.Row, receipts: Sequence[sqlite3.Row]) -> Upload:
+    try:
+        return _understood(row, receipts)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"upload {row['id']} has what this streamup does not know ({error}). If a newer streamup wrote it, start "
+            "that one again; else it is damaged"
+        ) from error
+
+
+def _understood(row: sqlite3.Row, receipts: Sequence[sqlite3.Row]) -> Upload:
     meta = {"sse_c_key_md5": NO_KEY} | json.loads(row["meta"])  # there were no such keys before they were recorded
     return Upload(
         **{name: row[name] for name in _PLAIN},

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import pkgutil
+import signal
 import sys
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="another seed is another campaign; the same one replays it")
     parser.add_argument("--json", type=Path, metavar="DIRECTORY", help="where to save the figures")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # what was begun is tidied up all the same
     try:
         figures = importlib.import_module(f"campaigns.{asked.name}").run(
             Size.RELEASE if asked.release else Size.CI, asked.seed

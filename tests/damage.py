@@ -53,9 +53,6 @@ def damage_part_files(state: Path, rng: random.Random) -> int:
             file.write(tail)
             if rng.random() < 0.5:
                 file.truncate()
-    if rng.random() < 0.3:  # a file whose upload nobody knows, because nobody was told of it
-        (state / "spool" / f"{rng.getrandbits(128):032x}.{rng.randint(1, 9)}").write_bytes(_tail(rng, PART))
-        changed += 1
     return changed
 
 

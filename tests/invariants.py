@@ -36,3 +36,8 @@ class Broken(AssertionError):
     def __init__(self, invariant: Invariant, what: str) -> None:
         super().__init__(f"{invariant} ({invariant.value}): {what}")
         self.invariant = invariant
+        self.what = what
+
+    def __reduce__(self) -> tuple[type[Broken], tuple[Invariant, str]]:
+        """Campaigns in several processes tell theirs to the one that began them."""
+        return Broken, (self.invariant, self.what)

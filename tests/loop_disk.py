@@ -101,6 +101,18 @@ class LoopDisk:
             raise
 
 
+def mount_alone() -> None:
+    """From now on what this process mounts is seen by it and its children only, and goes when they go, however they
+    end; and they go when the one does that has started it. Raises `NoLoopDeviceError`.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    try:
+        _call("unshare", _CLONE_NEWNS)
+        _do("mount", "--make-rprivate", "/")
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise NoLoopDeviceError(f"mounting a loop device needs root: {error}") from error
+
+
 def fast_directory() -> Path:
     """Where images are best: in memory, if there is enough of it."""
     with contextlib.suppress(OSError):
@@ -128,6 +140,8 @@ def _stopped(task: Path) -> bool:
 
 # -- what a kernel may do at any time ----------------------------------------------------------------------------------
 
+_CLONE_NEWNS = 0x20000
+_PR_SET_PDEATHSIG = 1
 _WRITE_AND_WAIT = 1 | 2 | 4
 """SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE, _WAIT_AFTER."""
 

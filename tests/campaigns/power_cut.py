@@ -24,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,8 +34,8 @@ import pytest
 from damage import damage_log, damage_part_files
 from figures import Figures
 from invariants import Broken, Invariant
-from loop_disk import LoopDisk, fast_directory, freeze, sync_all, sync_file, sync_range
-from process import MIB, PART, Answer, Bucket, Fresh, Server, bucket_at, content, digest, prefix_of
+from loop_disk import LoopDisk, fast_directory, freeze, mount_alone, sync_all, sync_file, sync_range
+from process import MIB, PART, Answer, Bucket, Fresh, Server, bucket_at, content, digest, free_ports, prefix_of
 from weed import weed_in
 
 from campaigns import Size
@@ -49,8 +49,8 @@ GONE = (OSError, http.client.HTTPException)
 CUTS = 12
 """Of one disk and the uploads on it: long enough for uploads that live through several, short enough for many disks."""
 
-DISKS = {Size.CI: (1,), Size.RELEASE: (13, 13)}
-"""How many one after another, in each of how many processes."""
+DISKS = {Size.CI: (1,), Size.RELEASE: (10, 10)}
+"""How many one after another, in each of how many processes (which have mounts of their own)."""
 
 FILE_SYSTEMS = ("", "", "nodelalloc,data=writeback")
 """The last: a file has its new length before it has its bytes."""
@@ -88,46 +88,52 @@ def run(size: Size, seed: int) -> Figures:
     disks = DISKS[size]
     with tempfile.TemporaryDirectory(dir=fast_directory()) as directory, weed_in(Path(directory)) as weed:
         place = (weed.bucket, weed.endpoint_url, weed.access_key, weed.secret_key)
-        if len(disks) == 1:
-            parts = [_one_after_another(place, Path(directory), disks[0], seed, 0)]
-        else:
-            with ProcessPoolExecutor(len(disks), get_context("spawn")) as pool:
-                found = [
-                    pool.submit(_one_after_another, place, Path(directory), number, seed, lane)
-                    for lane, number in enumerate(disks)
-                ]
-                parts = [future.result() for future in found]
+        lanes = [
+            (place, Path(directory), number, 100 * seed + lane, free_ports(2)) for lane, number in enumerate(disks)
+        ]
+        with get_context("spawn").Pool(len(lanes)) as pool:
+            parts = list(pool.imap_unordered(_disks, lanes))
     for counts in parts:
         for what, number in counts.items():
             figures.count(what, number)
     return figures
 
 
-def _one_after_another(place: tuple[str, ...], directory: Path, disks: int, seed: int, lane: int) -> dict[str, float]:
-    """The counts of several disks, each with a seed of its own."""
-    counts = Figures("", Size.CI, seed)
+def _disks(lane: tuple[tuple[str, ...], Path, int, int, list[int]]) -> dict[str, float]:
+    """One after another, each with a seed of its own; their counts."""
+    place, directory, many, seed, ports = lane
+    mount_alone()
+    figures = Figures("power cuts", Size.CI, seed)
     with bucket_at(*place) as bucket:
-        for number in range(disks):
-            cut_the_power(bucket, directory, seed * 1000 + lane * 100 + number, counts)
-    return counts.counts
+        for disk in range(many):
+            cut_the_power(bucket, directory, 100 * seed + disk, figures, ports=ports)
+    return figures.counts
 
 
 def cut_the_power(
-    bucket: Bucket, directory: Path, seed: int, figures: Figures, *, cuts: int = CUTS, bugs: Sequence[str] = ()
+    bucket: Bucket,
+    directory: Path,
+    seed: int,
+    figures: Figures,
+    *,
+    cuts: int = CUTS,
+    bugs: Sequence[str] = (),
+    ports: Sequence[int] = (),
 ) -> None:
-    """One disk and the uploads on it, through several power cuts to their end. `bugs` are planted."""
+    """One disk and the uploads on it, through several power cuts to their end. `bugs` are planted, `ports` nobody's
+    else (of a server that is dead they look free).
+    """
     rng = random.Random(seed)
     with (
         tempfile.TemporaryDirectory(dir=directory) as own,
         LoopDisk.mounted(Path(own), rng.choice(FILE_SYSTEMS)) as disk,
     ):
-        fresh = Fresh(bucket, Path(own))
+        server = Fresh(bucket, Path(own))(data=disk.place / "state" / "data")
+        server.ports = list(ports) or server.ports
         try:
-            server = fresh(data=disk.place / "state" / "data")
             Story(disk, server, bucket, rng, figures, tuple(bugs)).tell(cuts)
         finally:
-            for made in fresh.made:
-                made.kill()
+            server.kill()
 
 
 # -- clients ---------------------------------------------------------------------------------------------------------
@@ -454,6 +460,7 @@ class Story:
         self.write_something_back()
         image = self.disk.copy()
         self.server.kill()
+        self.countdown = 0
         if stop:
             stop.set()
         for client in running or ():
