@@ -32,7 +32,7 @@ def main() -> int:
             Size.RELEASE if asked.release else Size.CI, asked.seed
         )
     except Broken as broken:
-        click.echo(f"BROKEN: {broken}", err=True)
+        click.echo("\n".join([f"BROKEN: {broken}", *getattr(broken, "__notes__", ())]), err=True)
         return 1
     click.echo(figures)
     if asked.json:

@@ -20,6 +20,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -270,6 +271,16 @@ class Bucket:
                 return body.read()
         except self.client.exceptions.NoSuchKey:
             return None
+
+    def look(self, key: str) -> tuple[str, datetime] | None:
+        """An object's ETag, and when it was made; None if there is none."""
+        try:
+            found = self.client.head_object(Bucket=self.name, Key=key)
+        except self.client.exceptions.ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+                raise
+            return None
+        return found["ETag"], found["LastModified"]
 
     def multiparts(self, prefix: str) -> list[str]:
         found = self.client.list_multipart_uploads(Bucket=self.name, Prefix=prefix)

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import zygote
@@ -73,3 +74,19 @@ def test_no_module_that_is_loaded_before_starts_a_thread(ran):
         ran("-c", "import threading, os; print(len(os.listdir('/proc/self/task')))") == (0, "1\n")
         or sys.platform != "linux"
     )
+
+
+def test_the_zygote_outlives_the_thread_that_needed_it_first(tmp_path):
+    with ThreadPoolExecutor(1) as executor:
+        made = executor.submit(zygote._Zygote).result()
+    order = {"arguments": ["-c", "pass"], "environ": {}, "directory": str(tmp_path)}
+    with (tmp_path / "log").open("wb") as log:
+        assert zygote.Forked(made.ask(order, log.fileno())).pid > 0
+    made._end()
+
+
+def test_several_threads_can_wait_for_one_process(tmp_path):
+    with (tmp_path / "log").open("wb") as log:
+        process = zygote.spawn(["-c", "import time; time.sleep(0.05); raise SystemExit(3)"], os.environ, log)
+    with ThreadPoolExecutor(8) as executor:
+        assert set(executor.map(lambda _: process.wait(20), range(8))) == {3}

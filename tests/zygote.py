@@ -51,8 +51,9 @@ class Forked:
     returncode: int | None = None
 
     def poll(self) -> int | None:
-        if self.returncode is None:
-            self.returncode = _zygote().ask({"poll": self.pid})
+        with _one_at_a_time:
+            if self.returncode is None:
+                self.returncode = _zygote().ask({"poll": self.pid})
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -77,10 +78,14 @@ class Forked:
 def spawn(arguments: Sequence[str], environ: Mapping[str, str], log: IO[bytes]) -> Forked:
     """What `python ARGUMENTS` would do: `-m MODULE`, `-c SCRIPT` or a file, and what follows. Output goes to `log`."""
     order = {"arguments": list(arguments), "environ": dict(environ), "directory": str(Path.cwd())}
-    return Forked(_zygote().ask(order, log.fileno()))
+    with _one_at_a_time:
+        return Forked(_zygote().ask(order, log.fileno()))
 
 
 # -- who asks --------------------------------------------------------------------------------------------------------
+
+_one_at_a_time = threading.Lock()
+"""There is one zygote, and a process ends once: nobody can be told so a second time."""
 
 
 class _Zygote:
@@ -92,15 +97,13 @@ class _Zygote:
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         theirs.close()
         self._socket, self._answers = ours, ours.makefile()
-        self._lock = threading.Lock()
         atexit.register(self._end)
 
     def ask(self, order: Mapping[str, Any], *descriptors: int) -> Any:
-        with self._lock:
-            line = json.dumps(order).encode() + b"\n"
-            sent = socket.send_fds(self._socket, [line], descriptors)
-            self._socket.sendall(line[sent:])
-            return json.loads(self._answers.readline())
+        line = json.dumps(order).encode() + b"\n"
+        sent = socket.send_fds(self._socket, [line], descriptors)
+        self._socket.sendall(line[sent:])
+        return json.loads(self._answers.readline())
 
     def _end(self) -> None:
         self._socket.close()  # which ends it
@@ -168,7 +171,7 @@ def _fork(order: Mapping[str, Any], log: int, orders: socket.socket) -> int:
         os.chdir(order["directory"])
         os.environ.clear()
         os.environ.update(order["environ"])
-        code = _run(order["arguments"])
+        code = run(order["arguments"])
     except BaseException:  # noqa: BLE001 - a child that went on would be a second zygote
         sys.excepthook(*sys.exc_info())
         code = 1
@@ -180,7 +183,7 @@ def _fork(order: Mapping[str, Any], log: int, orders: socket.socket) -> int:
     os._exit(code)
 
 
-def _run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str]) -> int:
     """As the interpreter does it; the exit code."""
     kind, *rest = arguments
     try:
@@ -209,5 +212,5 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    _end_with_parent()
+    # It ends with the socket, and not with its parent: to Linux that is the thread which has started it.
     _serve(socket.socket(fileno=int(sys.argv[1])))
