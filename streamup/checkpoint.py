@@ -238,8 +238,9 @@ class Checkpoint:
         await self._transact("place", lambda db: db.execute("REPLACE INTO setting VALUES ('place', ?)", (place,)))
 
     async def require_writable(self) -> None:
-        """Commit something that changes nothing. Raises `CheckpointError`."""
-        await self._transact("ask", lambda db: db.execute("UPDATE setting SET value = value"))
+        """Commit something that nobody reads. Raises `CheckpointError`."""
+        # Another value each time: what is the same as before SQLite does not write, whatever has become of the disk.
+        await self._transact("ask", lambda db: db.execute("REPLACE INTO setting VALUES ('asked', hex(randomblob(8)))"))
 
     async def forget(self, before: float, most: int) -> None:
         """Drop what ended before this time, and of the others all but `most`, unless something of it is in the store.

@@ -189,7 +189,7 @@ class Registry:
     async def _finish_parts(self, grace_seconds: float) -> None:
         if not self._uploader.available:
             return
-        ending = [live for live in self if live.upload.state is not State.OPEN]
+        ending = [live for live in self if live.upload.state is not State.OPEN and not live.stale]
         sealed = [live.ended.wait() for live in ending if self._uploader.held(live.upload.id) is None]
         in_flight = [self._uploader.slots.idle()]
         try:

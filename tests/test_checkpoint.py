@@ -367,6 +367,14 @@ async def test_a_commit_that_fails_fails_all_and_changes_nothing(checkpoint):
     await checkpoint.save(make("c"))
 
 
+async def test_whether_it_can_be_written_is_found_out_by_writing(checkpoint, path):
+    wal = path.with_name(f"{path.name}-wal")
+    for _ in range(2):
+        before = wal.read_bytes()
+        await checkpoint.require_writable()
+        assert before != wal.read_bytes()
+
+
 async def test_what_insists_commits_when_there_is_room_and_not_before(checkpoint, monkeypatch):
     monkeypatch.setattr("streamup.checkpoint.FULL_SECONDS", 0.001)
     row, attempts = make("a"), []

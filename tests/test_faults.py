@@ -459,6 +459,17 @@ async def test_a_committed_offset_never_falls(process):
     assert (5, 7.0) == (record.upload.offset, record.upload.touched)
 
 
+async def test_a_stop_does_not_wait_for_what_a_broken_disk_keeps_from_its_end(process, disk):
+    live, _, writing = await feeding(process, b"abcde")
+    disk.sync_error = errno.EIO
+    process.checkpoint.failing = ["save"] * 1000
+    with pytest.raises((CheckpointError, SpoolError)):
+        await process.uploads.announce(live)
+    await asyncio.gather(writing, return_exceptions=True)
+    async with asyncio.timeout(5):
+        await process.uploads.stop(60)
+
+
 # -- power cuts ---------------------------------------------------------------------------------------------------
 
 
