@@ -24,6 +24,7 @@ class Invariant(Enum):
     ENDS = "when the faults have stopped, every upload ends within a bound"
     NOTHING_LEFT = "nothing is left over: multipart uploads, part files, rows, tasks, descriptors"
     BOUNDED = "memory, disk and descriptors stay within what was configured"
+    SAID = "whoever cannot be served is told so, with a reason and what to do, and so is who probes"
     INSIDE = "nothing outside the prefix is touched"
 
     def __str__(self) -> str:

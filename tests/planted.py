@@ -157,7 +157,10 @@ DURABILITY = {
             "spool:Spool.sync",
             """
             -except FileNotFoundError:
+            -    if not file.removed:
+            -        raise
             +except OSError:
+            +    continue
             """,
         ),
     ),
@@ -170,6 +173,17 @@ DURABILITY = {
             +if error.errno in PASSING:
             """,
         ),
+    ),
+    "a_full_disk_is_a_failure": Bug(
+        "A write that finds no room fails its upload, which could have waited.",
+        Patch(
+            "spool:Spool.append",
+            """
+            -if error.errno in PASSING:
+            -    return 0
+            """,
+        ),
+        disk=(Invariant.SAID,),
     ),
     "a_missing_file_is_synced": Bug(
         "A part file that is not there must have been stored.",
