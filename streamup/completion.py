@@ -228,25 +228,30 @@ class Completion:
         return [self._upload.receipts[number] for number in sorted(self._upload.receipts)]
 
     async def _look_at_parts(self, receipts: Sequence[Receipt]) -> None:
-        """A second look by ListParts. A listing that disagrees is asked again for a minute, and logged; no more."""
-        delay = LISTING_FIRST_SECONDS
-        deadline = self._shared.clock() + LISTING_SECONDS
+        """A second look by ListParts. A listing that disagrees is logged; no more."""
         try:
-            while not await self._listed(receipts):
-                if self._shared.clock() > deadline:
-                    log.warning("upload %s: the store's listing of parts disagrees with its receipts", self._upload.id)
-                    return
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, LISTING_SECONDS / 8)
+            if not await self._listed_in_time(receipts):
+                log.warning("upload %s: the store's listing of parts disagrees with its receipts", self._upload.id)
         except StoreRefused as error:  # the completion itself will tell what is wrong
             log.warning("upload %s: parts could not be listed: %s", self._upload.id, error)
 
     async def _lost_a_race(self, error: StoreError, receipts: Sequence[Receipt]) -> bool:
         """Whether that is all, and our parts are still there, or are no parts any more because they are the object."""
         try:
-            return isinstance(error, StoreConflict) and await self._listed(receipts)
+            return isinstance(error, StoreConflict) and await self._listed_in_time(receipts)
         except NoSuchMultipart:
             return True  # asked once more, the store says which
+
+    async def _listed_in_time(self, receipts: Sequence[Receipt]) -> bool:
+        """Whether our receipts are in the store's listing, which is asked again for a minute while it disagrees."""
+        delay = LISTING_FIRST_SECONDS
+        deadline = self._shared.clock() + LISTING_SECONDS
+        while not await self._listed(receipts):
+            if self._shared.clock() > deadline:
+                return False
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, LISTING_SECONDS / 8)
+        return True
 
     async def _listed(self, receipts: Sequence[Receipt]) -> bool:
         """Whether each of our receipts is in the store's listing (which may name a number twice)."""

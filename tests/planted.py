@@ -505,7 +505,7 @@ STORE = {
     "a_listing_is_the_truth": Bug(
         "An upload whose parts the store does not list has failed.",
         Patch(
-            "completion:Completion._look_at_parts",
+            "completion:Completion._listed_in_time",
             """
             -await asyncio.sleep(delay)
             +raise UploadFailed("the store does not list the parts")

@@ -202,8 +202,13 @@ CASES = {
     "BadDigest for ever": Case(faults(end=[BadDigest] * 9), put="the store refused", multipart="the store refused"),
     "409 once": Case(faults(end=StoreConflict)),
     "409 for ever": Case(faults(end=[StoreConflict] * 9), put="the store refused", multipart="conflict:"),
+    "409, and a listing that is behind": Case(
+        faults(end=StoreConflict, list_parts=[None, Tells(lambda _: [])]), only="multipart"
+    ),
     "409, and the parts are gone": Case(
-        faults(end=StoreConflict, list_parts=[None, Tells(lambda _: [])]), multipart="conflict:", only="multipart"
+        faults(end=StoreConflict, list_parts=[None, *[Tells(lambda _: [])] * 9]),
+        multipart="conflict:",
+        only="multipart",
     ),
     "409, and the multipart upload is gone": Case(
         faults(end=[StoreConflict, NoSuchMultipart, *[NoSuchMultipart] * 3], list_parts=[None, NoSuchMultipart]),
