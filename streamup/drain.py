@@ -182,6 +182,7 @@ class Drain:
         """The multipart upload is gone, and every byte is still in the spool."""
         if not self._parts.rewind():
             raise UploadFailed("the store has lost the multipart upload, and parts of it had left the spool")
+        await self._abort(self._upload.multipart_id or "")  # one that is there all the same would stay for ever
         self._upload.multipart_gone()
         # A part that was stored while its neighbour found the loss may have had its receipt committed.
         checkpoint = self._shared.checkpoint

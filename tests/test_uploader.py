@@ -832,6 +832,14 @@ async def test_the_store_refusing_a_creation_fails_the_upload(world, store):
     assert await outcome_of(world) == (State.FAILED, "the store refused: no such bucket")
 
 
+async def test_a_multipart_that_is_only_said_to_be_lost_is_not_left_behind(world, store):
+    store.fail("put_part", NoSuchMultipart)
+    upload, drain = await world.upload()
+    await drain.run()
+    assert (State.COMPLETE, DATA, {}) == (upload.state, store.objects["key"].data, store.multiparts)
+    assert store.calls["create_multipart"] == 2
+
+
 async def test_a_multipart_lost_with_everything_in_the_spool_begins_again(world, store):
     upload, drain = await world.upload()
 
