@@ -21,6 +21,7 @@ class Invariant(Enum):
     ONE_WRITER = "the bytes of a writer that was stopped never appear"
     ORDER = "completions of one key take effect in the order in which they were sealed"
     FAIL_CLOSED = "a failed sync, or a lost answer, is never taken for success"
+    PATIENT = "an upload fails for what somebody has destroyed or refused for good, and for nothing else"
     ENDS = "when the faults have stopped, every upload ends within a bound"
     NOTHING_LEFT = "nothing is left over: multipart uploads, part files, rows, tasks, descriptors"
     BOUNDED = "memory, disk and descriptors stay within what was configured"

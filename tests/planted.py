@@ -1184,8 +1184,24 @@ IN_A_HURRY = Bug(
     Value("client.sending:OFFSET_SECONDS", 3.0),
 )
 
+IMPATIENT = Bug(
+    "No bug: the server waits for its store for seconds, and not for minutes.",
+    Patch(
+        "stores.s3:S3Store.__init__",
+        """
+        -self.deadlines = deadlines
+        +self.deadlines = Deadlines(connect=2, control=3, complete=4, part=3, bytes_per_second=4 << 20, stall=4)
+        """,
+    ),
+    Value("uploader:BACKOFF_FIRST_SECONDS", 0.05),
+    Value("uploader:BACKOFF_MOST_SECONDS", 1.0),
+    Value("completion:LISTING_FIRST_SECONDS", 0.05),
+    Value("completion:LISTING_SECONDS", 2.0),
+    Value("service:PROBE_AGAIN_SECONDS", 0.5),
+)
+
 SERVER: Mapping[str, Bug] = DURABILITY | PARTS | STORE | WRITERS | BOUNDS | RESTARTS
-BUGS: Mapping[str, Bug] = SERVER | PUSH | {"in_a_hurry": IN_A_HURRY}
+BUGS: Mapping[str, Bug] = SERVER | PUSH | {"in_a_hurry": IN_A_HURRY, "impatient": IMPATIENT}
 
 
 if __name__ == "__main__":

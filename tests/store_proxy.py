@@ -130,6 +130,9 @@ class Fault:
     tear: int | None = None
     """After so many bytes of the body the connection to the store ends, and that to who asks is reset."""
 
+    stall: tuple[int, float] | None = None
+    """After so many bytes of the body nothing passes for so many seconds."""
+
     rate: float | None = None
     """Bytes a second of both bodies."""
 
@@ -236,6 +239,8 @@ class _Line:
         request = self._proxy.came(head)
         fault = self._proxy.fate(request)
         await _pause(fault.wait)
+        if fault.wait and self._reader.at_eof():
+            raise ConnectionResetError  # whoever asked has gone, and no network delivers what was not sent
         if fault.act:
             await asyncio.to_thread(fault.act, request)
         if fault.instead and fault.early:
@@ -275,12 +280,15 @@ class _Line:
         _, writer = self._above
         writer.write(head)
         flip = fault.flip % request.size if fault.flip is not None and request.size else None
+        at, seconds = fault.stall or (-1, 0.0)
         passed = 0
         while passed < request.size:
-            most = request.size - passed if fault.tear is None else fault.tear - passed
-            if not most:
+            if passed == fault.tear:
                 await self._tear()
-            data = await _some(body, min(most, request.size - passed, PIECE))
+            if passed == at:
+                await asyncio.sleep(seconds)
+            ahead = [place - passed for place in (request.size, passed + PIECE, fault.tear, at) if place is not None]
+            data = await _some(body, min(left for left in ahead if left > 0))
             if flip is not None and passed <= flip < passed + len(data):
                 data = flipped(data, flip - passed)
             writer.write(data)
@@ -316,7 +324,8 @@ class _Line:
                     if fault.rate:
                         await asyncio.sleep(len(data) / fault.rate)
             await self._writer.drain()
-            request.told = time.monotonic()
+            if not self._reader.at_eof():  # else nobody was there any more
+                request.told = time.monotonic()
             return answer.fields.get("connection", "").lower() != "close"
         body = b"" if bodiless else await _whole(reader, answer)
         answer = _framed(answer, body, bodiless=bodiless)

@@ -166,7 +166,7 @@ def test_a_request_arrives_later(proxy, store, ask, fault, answer):
 
 def test_pauses_and_rates_take_their_time(proxy, ask):
     """Real time is the subject."""
-    for fault in (Fault(wait=0.2), Fault(after=0.2), Fault(rate=3_500_000)):
+    for fault in (Fault(wait=0.2), Fault(after=0.2), Fault(rate=3_500_000), Fault(stall=(9, 0.2))):
         proxy.rule = on("UploadPart", fault)
         began = time.monotonic()
         assert ask() == WHOLE
@@ -175,7 +175,7 @@ def test_pauses_and_rates_take_their_time(proxy, ask):
     proxy.rule = on("UploadPart", Fault(wait=said))
     asking = threading.Thread(target=ask)
     asking.start()
-    until(lambda: proxy.seen["UploadPart"] == 4, 5, "a request that is held")
+    until(lambda: proxy.seen["UploadPart"] == 5, 5, "a request that is held")
     assert proxy.requests[-1].status is None
     said.set()
     asking.join()
