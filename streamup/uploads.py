@@ -336,7 +336,7 @@ class Uploads:
         live = self.registry.get(upload_id)
         if live is None or live.writer is None:
             return None
-        return live.writer.added / max(self._clock() - live.writer.began, 0.001)
+        return live.writer.added / max(_elapsing() - live.writer.began, 0.001)
 
     def held(self, upload_id: str) -> str | None:
         """Why the store does not take this upload now, though it answers; None if it does."""
@@ -390,7 +390,7 @@ class Uploads:
         begin_append(upload, None, body, seal_at(body, 0, body.length))
         live = Live(upload, Accumulator(upload, self._spool))
         self.registry.take_up(live)
-        writer = await self._enter(Writer(live, terms, self._clock(), replaces))
+        writer = await self._enter(Writer(live, terms, _elapsing(), replaces))
         audit.created(upload)
         return writer
 
@@ -433,7 +433,7 @@ class Uploads:
             upload.credential = grant.credential
             upload.narrow(max_bytes=grant.max_bytes, overwrite=grant.overwrite and not if_none_match)
             terms = replace(self.door.terms(body, start, upload), may_be_empty=may_be_empty, guarded=guarded)
-            return await self._enter(Writer(live, terms, self._clock()))
+            return await self._enter(Writer(live, terms, _elapsing()))
 
     async def _let_end(self, key: str, grant: Grant, closes: float | None) -> None:
         """Before a newcomer is refused: let a writer settle whose body has ended or may end at once. One after another.
@@ -441,12 +441,12 @@ class Uploads:
         A playlist that is PUT again has a predecessor which is all here, but not sealed yet; its client has gone and
         reads no 409. Meanwhile the disk makes durable what a refusal will tell. Somebody else's is not waited for.
         """
-        arrived = self._clock()
+        arrived = _elapsing()
         async with _until(closes), self._queues.setdefault(key, asyncio.Lock()):  # fair: who came first goes in first
             while (existing := self.open_upload(key, grant)) and (writer := existing.writer):
                 if writer.feeding:
                     self.registry.spawn(self.registry.announce(existing), f"announce {existing.upload.id}")
-                patience = SETTLE_SECONDS - (self._clock() - max(arrived, writer.began))
+                patience = SETTLE_SECONDS - (_elapsing() - max(arrived, writer.began))
                 if not await _within(max(patience, 0.05), writer.settled) and writer.feeding:
                     return
 
@@ -551,6 +551,11 @@ async def _until(deadline: float | None) -> AsyncIterator[None]:
     with suppress(TimeoutError):
         async with asyncio.timeout_at(deadline):
             yield
+
+
+def _elapsing() -> float:
+    """Seconds that only pass: a wall clock may be set back."""
+    return asyncio.get_running_loop().time()
 
 
 async def _within(seconds: float, *events: asyncio.Event) -> bool:

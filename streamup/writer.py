@@ -31,10 +31,11 @@ class Body(Protocol):
 class Writer:
     """The one live append of an upload: feeds a body into the accumulator until it ends, or is stopped."""
 
-    def __init__(self, live: Live, terms: Terms, now: float, replaces: Live | None = None) -> None:
+    def __init__(self, live: Live, terms: Terms, began: float, replaces: Live | None = None) -> None:
+        """`began`: when, by the clock of the event loop."""
         self.live = live
         self.terms = terms
-        self.began = now
+        self.began = began
         self.replaces = replaces
         self.settled = asyncio.Event()
         self.stopped: str | None = None

@@ -32,6 +32,7 @@ from streamup.errors import (
     StoreThrottled,
     StoreUnavailable,
     UploadBusy,
+    UploadExists,
     WriterStopped,
 )
 from streamup.spool import Budget
@@ -674,3 +675,18 @@ async def test_a_range_beyond_the_start_of_a_complete_upload_is_a_conflict(servi
     answer = await service.ask("PUT", "/objects/a", b"def", {"Content-Range": "bytes 3-5/6"})
     assert (409, b"abc") == (answer.status, service.data("a"))
     assert answer.json["title"] == AlreadyComplete.title
+
+
+# -- a wall clock that is set -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+async def test_a_newcomer_is_refused_in_time_whatever_the_wall_clock_says(process, clock, hours):
+    live, body, writing = await feeding(process, b"abcde")
+    clock.now += hours * 3600
+    async with asyncio.timeout(5):
+        with pytest.raises(UploadExists):
+            await process.create(policy="reject")
+    assert process.uploads.document(live.upload)["rate"] < 1_000_000
+    body.go_on.set()
+    await process.uploads.outcome(await writing, 5)
