@@ -32,7 +32,7 @@ def as_the_machine_lets_us():
     [
         (1, (disk.full,)),
         (2, (disk.broken, disk.damaged)),
-        (3, (disk.read_only, disk.remounted, disk.gone, disk.descriptors)),
+        (3, (disk.read_only, disk.remounted, disk.gone, disk.descriptors, disk.clock)),
     ],
     ids=["full", "broken", "away"],
 )

@@ -1,4 +1,5 @@
-"""The disk under a running server is full, breaks, becomes read-only, goes away; descriptors run out; state is damaged.
+"""The disk under a running server is full, breaks, becomes read-only, goes away; state is damaged; descriptors run out;
+the clock is set.
 
 Scene after scene: a real server, a real store, clients that send slowly and remember what they were told, and one
 thing that goes wrong and is mended. Meanwhile whoever cannot be served must be told so in words, readiness must say it,
@@ -28,7 +29,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -608,6 +611,62 @@ def descriptors(stage: Stage) -> None:
             raise Broken(Invariant.OFFSET, f"{sending.key} has failed for want of descriptors: {sending.lost}")
 
 
+# -- a clock that is set ---------------------------------------------------------------------------------------------
+
+CLOCK = """
+import os, runpy, sys, time
+
+real = time.time
+
+def set_by_somebody():
+    with open({path!r}) as file:
+        return real() + float(file.read())
+
+time.time = set_by_somebody
+kind, *rest = {program!r}
+if kind == "-m":
+    runpy.run_module(*rest, run_name="__main__", alter_sys=True)
+else:
+    sys.argv[1:1] = rest
+    sys.path.insert(0, os.path.dirname(kind))
+    runpy.run_path(kind, run_name="__main__")
+"""
+"""A program whose wall clock is as many seconds ahead as a file says."""
+
+
+def clock(stage: Stage) -> None:
+    """The wall clock is set by hours, back or forth, under streams, idle uploads and newcomers."""
+    ahead = stage.directory / "ahead"
+
+    def set_clock(seconds: int) -> None:
+        new = ahead.with_suffix(".new")
+        new.write_text(str(seconds))
+        new.replace(ahead)
+
+    set_clock(0)
+    server = stage.server("--expire=30m", "--max-age=6h")
+    server.program = ("-c", CLOCK.format(path=str(ahead), program=stage.program))
+    server.start()
+    idle, sending = stage.sending(server, "idle"), stage.sending(server, "sending")
+    pipe = Pipe(stage.sending(server, "pipe", 6 * MIB, 8 * MIB))
+    stage.undo.callback(pipe.kill)
+    half = len(idle.data) // 2
+    idle.ask("PUT", {"Upload-Complete": "?0"}, idle.data[:half])
+    with clients(pipe.send, sending.send, lambda hurry: ask_now_and_then(pipe.sending, hurry, random.Random(1))):
+        for seconds in (stage.rng.randint(-20_000, -1000), stage.rng.randint(100, 1500)):
+            wait_until(lambda: server.received("pipe"), 10, Invariant.ENDS, lambda: server.uploads("pipe"))
+            set_clock(seconds)
+            stage.figures.count("clocks set")
+            began = time.monotonic()
+            answer = server.ask("PUT", "/objects/pipe", {}, b"another", seconds=20)
+            if answer.status != 409 or time.monotonic() - began > TOLD_WITHIN:
+                raise Broken(Invariant.SAID, f"{answer.status} after {time.monotonic() - began:.1f} s")
+    idle.send(threading.Event())
+    check(stage, server, idle, sending, pipe.sending)
+    if idle.lost:
+        raise Broken(Invariant.OFFSET, f"an upload was given up before its time: {idle.lost}")
+
+
 # -- a state directory that is not as it was left -------------------------------------------------------------------
 
 
@@ -712,14 +771,18 @@ def refused_in_words(server: Server, damage: str) -> None:
 
 SCENES: Mapping[Callable[[Stage], None], tuple[int, int]] = {
     full: (3, 40),
-    broken: (1, 6),
-    read_only: (1, 20),
-    remounted: (1, 20),
-    gone: (1, 20),
-    descriptors: (1, 15),
+    broken: (1, 9),
+    read_only: (1, 24),
+    remounted: (1, 24),
+    gone: (1, 24),
+    descriptors: (1, 18),
     damaged: (1, 6),
+    clock: (1, 9),
 }
 """How many in CI, and before a release."""
+
+LANES = {Size.CI: 1, Size.RELEASE: 3}
+"""Processes side by side: scenes wait more than they work."""
 
 
 def run(
@@ -728,21 +791,45 @@ def run(
     """Scene after scene. Raises `Broken`; and `ForbiddenHereError` where the machine does not let us."""
     if os.geteuid() != 0:
         raise ForbiddenHereError("this machine gives us no root, and so no file systems of our own")
-    figures = Figures("disk faults", size, seed)
-    program = (PLANTED, planted) if planted else MODULE
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        weed_in(Path(directory)) as weed,
-        bucket_at(weed.bucket, weed.endpoint_url, weed.access_key, weed.secret_key) as bucket,
-    ):
-        stage = Stage(bucket, Path(directory), random.Random(seed), figures, program, contextlib.ExitStack())
-        for scene in scenes:
-            for _ in range(SCENES[scene][size is Size.RELEASE]):
-                with stage.scene() as own:
-                    scene(own)
+    figures, lanes = Figures("disk faults", size, seed), LANES[size]
+    played = [scene.__name__ for scene in scenes for _ in range(SCENES[scene][size is Size.RELEASE])]
+    with tempfile.TemporaryDirectory() as directory, weed_in(Path(directory)) as weed:
+        place = (weed.bucket, weed.endpoint_url, weed.access_key, weed.secret_key)
+        if lanes == 1:
+            parts = [_play(place, Path(directory), size, seed, planted, played, 0)]
+        else:
+            with ProcessPoolExecutor(lanes, get_context("spawn")) as pool:
+                found = [
+                    pool.submit(_play, place, Path(directory), size, seed, planted, played[lane::lanes], lane)
+                    for lane in range(lanes)
+                ]
+                parts = [future.result() for future in found]
+    for counts in parts:
+        for what, number in counts.items():
+            figures.count(what, number)
     figures.count("lost", 0)
     figures.count("false announcements", 0)
     return figures
+
+
+def _play(  # noqa: PLR0917 - the pool passes no names
+    place: tuple[str, ...], directory: Path, size: Size, seed: int, planted: str | None, played: list[str], lane: int
+) -> dict[str, float]:
+    """These scenes one after another; what they have counted. One that fails says how it is played again."""
+    again = f"python tests/campaign.py disk{' --release' * (size is Size.RELEASE)} --seed {seed}"
+    os.environ.setdefault("PYTEST_XDIST_WORKER", f"gw{lane}")  # which ports are whose
+    figures, program = Figures("", size, seed), (PLANTED, planted) if planted else MODULE
+    with bucket_at(*place) as bucket:
+        for number, name in enumerate(played):
+            own = f"{seed}-{lane}-{number}"
+            (directory / own).mkdir()
+            stage = Stage(bucket, directory / own, random.Random(own), figures, program, contextlib.ExitStack())
+            with stage.scene() as scene:
+                try:
+                    globals()[name](scene)
+                except Broken as broken:
+                    raise Broken(broken.invariant, f"{broken.what} (scene {own}, {name}: {again})") from broken
+    return figures.counts
 
 
 def _with_sbin() -> dict[str, str]:
