@@ -48,9 +48,10 @@ Send = Callable[[Server, str, bytes, Ledger], None]
 
 
 def expect(answer: Answer, *statuses: int) -> Answer:
-    """One of these, or there is no way on."""
+    """One of these, or there is no way on. 410: streamup has given the upload up."""
     if answer.status not in statuses:
-        raise Broken(Invariant.ENDS, f"a client that does as it was told gets {answer.status}: {answer.body.decode()}")
+        invariant = Invariant.RECEIVED if answer.status == 410 else Invariant.ENDS
+        raise Broken(invariant, f"a client that does as it was told gets {answer.status}: {answer.body.decode()}")
     return answer
 
 

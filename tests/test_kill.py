@@ -1,6 +1,7 @@
 """The campaigns that kill streamup, and what must be known of them before they are believed."""
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,16 @@ from campaigns import Size, kill_at_calls, kill_at_failpoints, kill_at_random
 from invariants import Broken, Invariant
 from killing import Trial
 from process import content, prefix_of
-from resuming import RANGE, Ledger, send_range, send_small
+from resuming import RANGE, Ledger, send_and_give_up, send_range, send_ranges, send_small, send_with_digests
 
 pytest_plugins = ["weed", "process"]
 
 KEY = "killed"
 BODY = content(2 * RANGE)
+
+
+def broken(invariant):
+    return pytest.raises(Broken, match=f"^{invariant} ")
 
 
 # -- the campaigns ---------------------------------------------------------------------------------------------------
@@ -50,6 +55,26 @@ def test_killed_at_random_moments(serve, seed):
     assert figures.counts["bytes in the spool then"] > 0
 
 
+@pytest.mark.campaign
+@pytest.mark.parametrize(
+    ("bug", "kill", "invariant"),
+    [
+        ("trusts_nothing_but_the_record", (send_ranges, ["after_write:20"]), Invariant.RECEIVED),
+        ("keeps_what_has_the_wrong_digest", (send_with_digests, ["after_cut:1"]), Invariant.RECEIVED),
+        ("a_provisional_append_counts", (send_with_digests, ["after_write:3"]), Invariant.CLEAN_END),
+        ("creates_unannounced", (send_ranges, ["after_create_multipart:1"]), Invariant.NOTHING_LEFT),
+        ("leaves_orphans", (send_ranges, ["after_create_multipart:1"]), Invariant.NOTHING_LEFT),
+        ("forgets_the_cancelled", (send_and_give_up, ["before_abort_multipart:1"]), Invariant.NOTHING_LEFT),
+    ],
+)
+def test_a_planted_bug_is_caught_by_a_kill(serve, monkeypatch, bug, kill, invariant):
+    """Without it the same upload goes through the same kill."""
+    assert kill_at_failpoints.survive(serve, *kill).counts["kills"] == 1
+    monkeypatch.setattr(killing, "ENDS_WITHIN", 5.0)
+    with broken(invariant):
+        kill_at_failpoints.survive(serve, *kill, bug)
+
+
 # -- failpoints ------------------------------------------------------------------------------------------------------
 
 
@@ -63,9 +88,7 @@ def test_every_failpoint_has_its_case():
 
 def test_what_is_killed_at_a_step_goes_on(serve):
     """One of the failpoints, and one of the restart after it; the campaign goes through all."""
-    trial = kill_at_failpoints.survive(
-        serve, kill_at_failpoints.send_ranges, ["before_commit_receipt:2", "after_put_part:1"]
-    )
+    trial = kill_at_failpoints.survive(serve, send_ranges, ["before_commit_receipt:2", "after_put_part:1"])
     assert trial.counts["kills"] == 2
     assert trial.counts["bytes in the spool then"] > 0
     assert trial.counts["objects compared"] == 1
@@ -77,10 +100,6 @@ def test_what_is_killed_at_a_step_goes_on(serve):
 @pytest.fixture
 def trial(serve):
     return Trial(serve(), serve.bucket, {KEY: BODY})
-
-
-def broken(invariant):
-    return pytest.raises(Broken, match=f"^{invariant} ")
 
 
 def test_bytes_that_were_received_and_are_gone_are_missed(trial):
@@ -153,6 +172,12 @@ def test_an_offset_never_falls_and_is_never_more_than_was_sent():
     for offset in (6, 11):
         with broken(Invariant.OFFSET):
             ledger.told(offset, KEY, 10)
+
+
+def test_an_even_and_an_odd_seed_are_every_call_that_changes_something():
+    made = Counter(write=40, fdatasync=3, read=50)
+    found = {(job.name, job.first) for seed in (1, 2) for job in kill_at_calls.jobs("upload", made, Size.RELEASE, seed)}
+    assert {("write", 1), ("write", 2), ("fdatasync", 1), ("fdatasync", 2)} < found
 
 
 # -- system calls ----------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """SIGKILL at the system calls of an upload of three parts, and at those of the restart after a crash and the resume.
 
-Each kind of call on files and sockets, each of them (release) or every few of them (CI), counted over all threads until
-one run ends without being hit. Each time a client goes on, and everything is checked. `tests/calls.py` says how.
+Each kind of call on files and sockets, every second of them (release) or every few of them (CI), counted over all
+threads until one run ends without being hit. Each time a client goes on, and everything is checked. `tests/calls.py`
+says how.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ from campaigns import Size
 BODY = content(12 * MIB + 345)
 SIDE_BY_SIDE = 2
 
-SAMPLES = {"upload": 4, "restart": 2}
+SAMPLES = {"upload": 3, "restart": 2}
 """How many calls of each kind CI kills at, more or less: the first of them by the seed, the others as far apart."""
+
+STEP, STEP_OF_TAKING = 2, 16
+"""A release kills at every second call: two seeds, one even and one odd, are all of them."""
 
 ONLY_TAKE = {"read", "readv", "recvfrom", "recvmsg", "epoll_wait", "epoll_pwait"}
 """These change no file and tell nobody anything: a kill before one leaves what a kill before the next call leaves, but
-for what is in the buffer of a socket. A release kills at each eighth of them, and at every other call."""
-
-EACH = 8
-
+for what is in the buffer of a socket. Fewer of them are enough.
+"""
 
 Phase = Literal["upload", "restart"]
 
@@ -119,7 +121,9 @@ def jobs(phase: Phase, made: Counter[str], size: Size, seed: int) -> list[Job]:
     """Of a run in which these calls were made."""
     found = []
     for name, number in sorted(made.items()):
-        step = max(1, number // SAMPLES[phase]) if size is Size.CI else EACH if name in ONLY_TAKE else 1
+        step = STEP_OF_TAKING if name in ONLY_TAKE else STEP
+        if size is Size.CI:
+            step = max(1, number // SAMPLES[phase])
         found.append(Job(phase, name, 1 + (seed * 7919 + len(found)) % step, step))
     return found
 
