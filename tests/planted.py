@@ -452,7 +452,6 @@ STORE = {
              client.meta.events.unregister("before-call.s3", add_expect_header)
             +from botocore.handlers import _handle_200_error
             +client.meta.events.unregister("before-parse.s3.*", _handle_200_error)
-            +client.meta.events.unregister("before-parse.s3", _handle_200_error)
             """,
         ),
         Patch(
