@@ -82,8 +82,8 @@ class Trial:
     bucket: Bucket
     bodies: dict[str, bytes | None] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
-    provisional: bool = False
-    """Appends come with digests: what is in part files may be what nobody has verified, and proves nothing."""
+    unproven: bool = False
+    """What is in part files proves nothing: nobody may have verified it yet, or it may expire soon."""
 
     _received: dict[str, int] = field(default_factory=dict)
     _seen: dict[str, tuple[str, datetime]] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Trial:
 
     def dead(self) -> None:
         """There is no process. What has been received stays received, whatever else is killed."""
-        if not self.provisional:
+        if not self.unproven:
             for upload_id, end in received_at_least(self.server).items():
                 self._received[upload_id] = max(end, self._received.get(upload_id, 0))
         self.counts["bytes in the spool then"] += sum(self.server.spooled().values())

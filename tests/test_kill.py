@@ -238,10 +238,23 @@ def test_a_run_without_as_many_calls_is_not_hit(watch):
     assert watch.made["fdatasync"] == 4
 
 
-def test_a_machine_that_allows_no_notifications_says_so(monkeypatch):
+@pytest.fixture
+def asked_again():
     calls.why_not.cache_clear()
+    yield
+    calls.why_not.cache_clear()
+
+
+@pytest.mark.usefixtures("asked_again")
+def test_a_machine_whose_calls_have_unknown_numbers_says_so(monkeypatch):
     monkeypatch.setattr(calls, "NAMES", {})
-    try:
-        assert "this machine" in calls.why_not()
-    finally:
-        calls.why_not.cache_clear()
+    assert "this machine" in calls.why_not()
+
+
+@pytest.mark.usefixtures("asked_again")
+def test_a_machine_that_allows_no_notifications_says_so(monkeypatch, tmp_path):
+    refused = tmp_path / "refused.py"
+    refused.write_text("raise OSError(38, 'Function not implemented')")
+    monkeypatch.setattr(calls, "__file__", str(refused))
+    assert "this machine" in calls.why_not()
+    assert "Function not implemented" in calls.why_not()

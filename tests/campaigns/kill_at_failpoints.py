@@ -191,7 +191,7 @@ def survive(fresh: Fresh, send: Send, wanted: Sequence[str], planted: str | None
     server = fresh("--expire=2s" if send is send_and_wait else "--expire=1h", program=program(planted))
     body = BODY[:MIB] if send in {send_small, send_and_wait} else BODY
     trial, ledger = Trial(server, fresh.bucket, {KEY: None if send is send_and_give_up else body}), Ledger()
-    trial.provisional = send is send_with_digests
+    trial.unproven = send in {send_with_digests, send_and_wait}
     if send is send_before_the_start:
         trial.start()
         send_range(server, KEY, body, ledger, RANGE)
