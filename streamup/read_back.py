@@ -11,23 +11,29 @@ from hashlib import sha256
 
 from awscrt import checksums
 
-from streamup.errors import SpoolError
-from streamup.spool import Files, PartFile
+from streamup.errors import CheckpointError, SpoolError
+from streamup.spool import PASSING, Files, PartFile
 from streamup.stores import Checksum, ObjectMeta, PartBody
 
 
 async def read_back(files: Files, file: PartFile, *updates: Callable[[bytes], object]) -> None:
-    """All of the part's bytes through these hashes. Raises `SpoolError` unless they are those that were received.
+    """All of the part's bytes through these hashes. Raises `SpoolError` unless they are those that were received, and
+    `CheckpointError` if they cannot be read now: then the upload is to be read again.
 
     Cancelled: the thread goes on, and the hashes are worth nothing any more.
     """
 
     def read() -> None:
         crc = 0
-        for data in files.read(file.path, 0, file.size):
-            crc = checksums.crc64nvme(data, crc)
-            for update in updates:
-                update(data)
+        try:
+            for data in files.read(file.path, 0, file.size):
+                crc = checksums.crc64nvme(data, crc)
+                for update in updates:
+                    update(data)
+        except OSError as error:
+            if error.errno in PASSING:
+                raise CheckpointError(f"reading {file.path.name}: {error.strerror}") from error
+            raise SpoolError(f"reading {file.path.name}: {error.strerror}") from error
         if crc != file.crc64nvme:
             raise SpoolError(f"the spool's bytes of part {file.part.number} are not those that came off the socket")
 

@@ -951,8 +951,9 @@ async def test_reading_again_over_and_over_holds_no_more_budget(process, monkeyp
     assert process.spool.budget.reserved == 3
 
 
-async def test_a_failed_sync_fails_the_upload(process):
-    process.files.sync_error = errno.EIO
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT], ids=errno.errorcode.get)
+async def test_a_failed_sync_fails_the_upload(process, number):
+    process.files.sync_error = number
     with pytest.raises(SpoolError):
         await process.send(Body(b"abc", interrupted="reset"))
     process.files.sync_error = None
@@ -970,6 +971,30 @@ async def test_a_failed_write_fails_the_upload(process, monkeypatch):
         await process.send(Body(b"abc"))
     [upload], _ = await process.uploads.look_all(NOBODY)
     assert (State.FAILED, 0) == (upload.state, process.spool.budget.reserved)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE], ids=errno.errorcode.get)
+async def test_a_part_that_cannot_be_read_back_fails_the_upload_or_is_read_again(
+    process, store, monkeypatch, caplog, number
+):
+    errors, read = [OSError(number, "as the test wants it")], process.files.read
+
+    def broken(*span):
+        if errors:
+            raise errors.pop()
+        yield from read(*span)
+
+    monkeypatch.setattr(process.files, "read", broken)
+    live = await process.send(Body(b"abc"), description=Description(checksum=Checksum.SHA256))
+    await live.ended.wait()
+    await until(lambda: not len(process.uploads.registry))
+    upload = await process.uploads.look(live.upload.id, NOBODY)
+    if number == errno.EIO:
+        assert (State.FAILED, {}) == (upload.state, store.objects)
+        assert upload.reason.startswith("reading ")
+    else:
+        assert store.objects["key"].data == b"abc"
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 async def test_a_store_that_refuses_fails_the_upload_under_its_writer(process, store):
