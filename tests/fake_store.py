@@ -73,9 +73,9 @@ T = TypeVar("T")
 
 
 def flipped(data: bytes) -> bytes:
-    """One bit in the middle is another."""
+    """One bit in the middle is another, if there is one."""
     middle = len(data) // 2
-    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    return data[:middle] + bytes(byte ^ 1 for byte in data[middle : middle + 1]) + data[middle + 1 :]
 
 
 def shortened(data: bytes) -> bytes:
@@ -298,7 +298,7 @@ class FakeStore:
             del self.multiparts[multipart_id]
             self._happened("complete_multipart", key)
             told = [
-                StoredPart(index, len(part.data), _checksums_of(part.data, meta, adds=self.adds_crc64nvme))
+                StoredPart(index, len(part.data), checksums_of(part.data, meta, adds=self.adds_crc64nvme))
                 for index, part in enumerate(parts, 1)
             ]
             kept = damage.kept(data)
@@ -404,7 +404,7 @@ class FakeStore:
             raise StoreRefused("not the checksum that was announced", status=400, code="InvalidRequest")
         if body.size > self.limits.max_part_bytes:
             raise StoreRefused(f"{body.size} bytes", status=400, code="EntityTooLarge")
-        data = _read(body)
+        data = self._read(body)
         if body.checksum is Checksum.NONE and crc64nvme_of(data) != body.crc64nvme:
             raise SpoolError(f"{body.path}: nothing goes with it that would tell the store what it must be")
         data = damage.arriving(data)
@@ -415,6 +415,22 @@ class FakeStore:
         if body.sha256 is not None and hashlib.sha256(data).digest() != body.sha256:
             raise BadDigest("SHA-256", status=400, code="BadDigest")
         return data
+
+    def _read(self, body: PartBody) -> bytes:
+        if body.path is None:
+            assert body.size == 0, "only the empty body has no file"
+            return b""
+        try:
+            data = self._bytes_of(body.path, body.size)
+        except OSError as error:
+            raise SpoolError(f"{body.path}: {error}") from error
+        if len(data) < body.size:
+            raise SpoolError(f"{body.path} ends at {len(data)}, not {body.size}")
+        return data
+
+    def _bytes_of(self, path: Path, size: int) -> bytes:
+        with path.open("rb") as file:
+            return file.read(size)
 
     def _check_condition(self, key: str, meta: ObjectMeta) -> None:
         if not meta.if_none_match:
@@ -458,12 +474,12 @@ class FakeStore:
     ) -> StoredObject:
         """`kept` is what becomes of `data`; None: it is not there any more when the answer comes."""
         adds = self.adds_crc64nvme
-        words = _checksums_of(data if kept is None else kept, meta, receipts, adds=adds)
+        words = checksums_of(data if kept is None else kept, meta, receipts, adds=adds)
         parts = parts or [StoredPart(1, len(data), words)]
         made = FakeObject(data if kept is None else kept, meta, self._etag(), words, self._clock(), multipart_id, parts)
         if kept is not None:
             self.objects[key] = made
-        if words != _checksums_of(data, meta, receipts, adds=adds) and meta.checksum is not Checksum.NONE:
+        if words != checksums_of(data, meta, receipts, adds=adds) and meta.checksum is not Checksum.NONE:
             raise BadDigest("the answer names another checksum than the request", status=200)
         return replace(_described(key, made), size=len(data))  # no answer tells the size
 
@@ -489,21 +505,7 @@ async def _meet(operation: str, fault: Fault) -> None:
             raise fault(f"{operation}: as the test wants it")
 
 
-def _read(body: PartBody) -> bytes:
-    if body.path is None:
-        assert body.size == 0, "only the empty body has no file"
-        return b""
-    try:
-        with Path(body.path).open("rb") as file:
-            data = file.read(body.size)
-    except OSError as error:
-        raise SpoolError(f"{body.path}: {error}") from error
-    if len(data) < body.size:
-        raise SpoolError(f"{body.path} ends at {len(data)}, not {body.size}")
-    return data
-
-
-def _checksums_of(data: bytes, meta: ObjectMeta, receipts: Sequence[Receipt] = (), *, adds: bool) -> dict[str, str]:
+def checksums_of(data: bytes, meta: ObjectMeta, receipts: Sequence[Receipt] = (), *, adds: bool) -> dict[str, str]:
     match meta.checksum:
         case Checksum.NONE if not adds:
             return {}

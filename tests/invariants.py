@@ -27,6 +27,7 @@ class Invariant(Enum):
     BOUNDED = "memory, disk and descriptors stay within what was configured"
     SAID = "whoever cannot be served is told so, with a reason and what to do, and so is who probes"
     INSIDE = "nothing outside the prefix is touched"
+    KNOWN = "what goes wrong has a name: no exception that nobody expected, nor one that nobody looked at"
 
     def __str__(self) -> str:
         return self.name.lower().replace("_", " ")

@@ -1,0 +1,863 @@
+"""The world of one schedule: a disk, a database, a bucket and a clock of ours, and one real streamup at a time in it.
+
+    with World(seed) as world:
+        world.create(...)            # what clients, operators and the weather do; some time passes with each
+        world.crash_at("any", 7, power=True)
+        world.finish()               # everything heals, and then every upload must end, and nothing may be left
+
+A crash is a photograph. At that instant, in the middle of whatever runs, disk, database and bucket are copied for the
+next process. The old one goes on with what it holds until its loop gets control back, as a ghost whom nobody hears.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import random
+import re
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from fake_store import FakeObject, checksums_of
+from invariants import Broken, Invariant
+
+from sim.clients import NAMED, Client, SlowBody, described, shaped
+from sim.database import Database
+from sim.disk import Disk
+from sim.ledger import Claim, Model
+from sim.loop import OneThread, VirtualLoop, picture
+from sim.store import SimStore, Weather
+from streamup import accumulator, checkpoint, completion, drain, layout, registry, spool
+from streamup.checkpoint import Checkpoint
+from streamup.config import Config
+from streamup.errors import CheckpointError, SpoolError, StateDirectoryError
+from streamup.grants import Grant
+from streamup.protocols import Append, Create, Policy
+from streamup.spool import Spool
+from streamup.stores import StoreLimits
+from streamup.upload import LIVE, State
+from streamup.uploader import Uploader
+from streamup.uploads import Uploads
+from streamup.writer import Live
+
+ROOMS = (accumulator, checkpoint, completion, drain, registry, spool)
+"""The rooms that bind `failpoint` by name."""
+
+EPOCH = 1_700_000_000.0
+EXPIRE_SECONDS = 240.0
+ANSWER_SECONDS = 30.0
+"""How long after its writer has gone a client may still wait for its answer."""
+
+ENDS_SECONDS = EXPIRE_SECONDS + 400.0
+"""By then every upload has ended when nothing fails any more: it expires, or a stale listing (60 s), the longest pause
+between two attempts (15 s, and 30 s for one that is read again) and the slowest answers (20 s each) are over.
+"""
+
+KEYS = ("a/key", "b/key")
+GRANTS = tuple(Grant(subject=f"subject {name}", credential=f"credential {name}") for name in ("1", "2"))
+DIRECTORY = Path("/spool")
+PAUSES = (0.0, 0.0, 0.0, 0.01, 0.2, 3.0)
+"""Seconds between two chunks of a body."""
+
+log = logging.getLogger("streamup")
+
+
+@dataclass
+class Tally:
+    """What many worlds have gone through."""
+
+    schedules: int = 0
+    steps: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    passed: Counter[str] = field(default_factory=Counter)
+    crashed_at: Counter[str] = field(default_factory=Counter)
+    fingerprint: str = ""
+
+    def add(self, world: World) -> None:
+        self.schedules += 1
+        self.counts.update(world.counts)
+        self.passed.update(world.passed)
+        self.crashed_at.update(world.crashed_at)
+        for happened in (world.weather.happened, world.process.disk.happened, world.process.database.happened):
+            self.faults.update(happened)
+        self.fingerprint = hashlib.blake2b((self.fingerprint + world.fingerprint).encode()).hexdigest()[:32]
+
+    def more(self, other: Tally) -> None:
+        self.schedules += other.schedules
+        self.steps += other.steps
+        for name in ("faults", "counts", "passed", "crashed_at"):
+            getattr(self, name).update(getattr(other, name))
+
+
+class Crash(NamedTuple):
+    """When to crash: at a passage whose name has this in it, after so many others."""
+
+    where: str
+    left: int
+    power: bool
+
+
+class Left(NamedTuple):
+    """What a process has left."""
+
+    disk: Disk
+    database: Database
+    store: SimStore
+
+
+class Process:
+    """One streamup, from its start to its end, in what an earlier one has left."""
+
+    def __init__(self, world: World, left: Left, now: float) -> None:
+        self.world = world
+        self.disk, self.database, self.store = left
+        self.dead = False
+        self.loop = VirtualLoop(world.choices, now)
+        self.loop.slow_seconds = world.slow_seconds
+        self.store.watcher = self
+        self.store.bytes_of = self.disk.bytes_of
+        self.checkpoint = Checkpoint(DIRECTORY, OneThread())
+        self.spool = Spool(DIRECTORY, world.spool_bytes, self.disk, floor=world.floor, share=world.share)
+        self.uploader = Uploader(
+            self.store,
+            self.checkpoint,
+            self.disk,
+            parallel_parts=world.config.parallel_parts,
+            clock=world.clock,
+            jitter=random.Random(world.choices.random()),
+        )
+        asyncio.set_event_loop(None)
+        self.uploads = Uploads(
+            world.config,
+            self.uploader,
+            self.checkpoint,
+            self.spool,
+            clock=world.clock,
+            random_token=world.new_token,
+            still_known=lambda name: name not in world.revoked,
+        )
+
+    async def start(self, boot_id: str) -> None:
+        await self.checkpoint.open()
+        await self.uploads.recover(boot_id)
+
+    async def stop(self, grace_seconds: float) -> None:
+        await self.uploads.stop(grace_seconds)
+        await self.checkpoint.close()
+
+    # -- what the bucket tells ----------------------------------------------------------------------------------------
+
+    def passage(self, name: str) -> None:
+        if not self.dead:
+            self.world.passage(name)
+
+    def stored(self, key: str, made: FakeObject, sent: bytes) -> None:
+        if not self.dead:
+            self.world.stored(key, made, sent)
+
+    def removed(self, key: str, before: FakeObject) -> None:
+        if not self.dead:
+            self.world.removed(key, before)
+
+
+class _Errors(logging.Handler):
+    """A record with a traceback is an accident."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and not self.world.process.dead:
+            error = record.exc_info[1]
+            self.world.fail(Broken(Invariant.KNOWN, f"{record.getMessage()}: {error!r}"), error)
+
+
+class World:
+    """One schedule's world. The same seed, and the same calls, give the same one."""
+
+    def __init__(self, seed: int, tally: Tally | None = None) -> None:
+        self.seed = seed
+        self.tally = Tally() if tally is None else tally
+        self.choices = choices = random.Random(seed)
+        self.broken: BaseException | None = None
+        self.lines: deque[str] = deque(maxlen=80)
+        self._digest = hashlib.blake2b(digest_size=16)
+        self.models: dict[str, Model] = {}
+        self.clients: list[Client] = []
+        self.revoked: set[str] = set()
+        self.keys_written: set[str] = set()
+        self.may_remove: set[str] = set()
+        self.tokens: dict[str, Model] = {}
+        self.crash: Crash | None = None
+        self.left: Left | None = None
+        self.boots = 0
+        self.numbers = 0
+        self.slow_seconds = 0.0
+        self.counts = Counter[str]()
+        self.passed = Counter[str]()
+        self.crashed_at = Counter[str]()
+        part_bytes = choices.choice((5, 8, 10, 16))
+        self.spool_bytes = choices.choice((8, 12, 40)) * part_bytes * 2
+        self.floor = choices.choice((0, 0, part_bytes * 3))
+        self.share = choices.choice((None, None, self.spool_bytes // 2))
+        self.config = Config(
+            part_bytes=part_bytes,
+            layout=choices.choice(("growing", "equal")),
+            spool_bytes=self.spool_bytes,
+            parallel_parts=choices.choice((1, 2, 4)),
+            disk_floor_bytes=self.floor,
+            expire_seconds=EXPIRE_SECONDS,
+            max_age_seconds=choices.choice((None, None, 120.0)),
+            max_upload_bytes=choices.choice((None, None, 400)),
+            max_open_uploads=8,
+            store_timeout_seconds=5.0,
+        )
+        conditional = choices.random() < 0.8
+        skew = choices.uniform(-1, 1)
+        self.weather = Weather(choices, self.now)
+        store = SimStore(
+            self.weather,
+            limits=StoreLimits(min_part_bytes=5, max_parts=100, equal_parts=choices.random() < 0.2),
+            conditional_writes=conditional,
+            idempotent_complete=choices.random() < 0.5,
+            stale_listing=choices.random() < 0.2,
+            checks_sizes=choices.random() < 0.8,
+            adds_crc64nvme=choices.random() < 0.3,
+            clock=lambda: datetime.fromtimestamp(self.clock() + skew, UTC),
+            seed=choices.getrandbits(32),
+        )
+        disk = Disk(choices, 4 * self.spool_bytes, passage=self._disk_passage)
+        self.capacity = disk.capacity
+        self._before = [(room, room.failpoint) for room in ROOMS], checkpoint.sqlite3, layout.STEP
+        self.process: Process
+        self._first = Left(disk, Database(choices, passage=self._disk_passage), store)
+
+    def __enter__(self) -> Self:
+        for room in ROOMS:
+            room.failpoint = self.failpoint
+        layout.STEP = 3
+        self._handler = _Errors(self)
+        self._was = log.level, log.propagate
+        log.addHandler(self._handler)
+        log.setLevel(logging.WARNING)
+        log.propagate = False
+        self._start(self._first, 0.0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.dead = True
+        self.process.loop.die()
+        self.tally.add(self)
+        rooms, checkpoint.sqlite3, layout.STEP = self._before
+        for room, was in rooms:
+            room.failpoint = was
+        log.removeHandler(self._handler)
+        log.setLevel(self._was[0])
+        log.propagate = self._was[1]
+
+    # -- time and tokens ----------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        return self.process.loop.time()
+
+    def clock(self) -> float:
+        return EPOCH + self.now()
+
+    def new_token(self) -> str:
+        self.numbers += 1
+        return f"{self.numbers:04x}"
+
+    def trace(self, what: str) -> None:
+        line = f"{self.now():.6f} {what}"
+        self.lines.append(line)
+        self._digest.update(line.encode())
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that has happened: the same seed gives the same one."""
+        return self._digest.hexdigest()
+
+    # -- crashes ------------------------------------------------------------------------------------------------------
+
+    def crash_at(self, where: str, passages: int, *, power: bool) -> None:
+        """Crash at a passage whose name has this in it, after so many others. It may come while another one starts."""
+        self.crash = Crash(where, passages, power)
+
+    def crash_now(self, *, power: bool) -> None:
+        self.freeze(power=power)
+        self.restart()
+
+    def stop_and_start(self, grace_seconds: float, *, reboots: bool) -> None:
+        """SIGTERM, and the next start; perhaps after the machine was shut down in order."""
+        self.stop(grace_seconds)
+        if reboots and self.left:
+            self.boots += 1
+            self.left.disk.flush()
+            for model in self.models.values():
+                model.low = model.announced
+        self.restart()
+
+    def failpoint(self, name: str) -> None:
+        """In place of `streamup.failpoints.failpoint`."""
+        self.passage(name)
+
+    def _disk_passage(self, name: str) -> None:
+        self.passage(name)
+
+    def passage(self, name: str) -> None:
+        if self.left is not None or self.process.dead:
+            return
+        self.passed[name] += 1
+        self.trace(name)
+        if (crash := self.crash) and crash.where in name:
+            self.crash = crash._replace(left=crash.left - 1)
+            if crash.left <= 0:
+                self.crashed_at[name] += 1
+                self.freeze(power=crash.power)
+
+    def freeze(self, *, power: bool) -> None:
+        """This is the moment of the crash."""
+        process, self.crash = self.process, None
+        self.trace(f"crash, {power=}")
+        self.counts["power cuts" if power else "kills"] += 1
+        for live in process.uploads.registry:
+            if (model := self.models.get(live.upload.id)) and not live.stale:
+                upload = live.upload
+                kept = upload.received if upload.provisional is None else upload.provisional
+                model.low = max(model.low, kept) if upload.state is State.OPEN else model.low
+        for model in self.models.values():
+            model.clients = 0
+            if power:
+                model.low = model.announced
+                model.faults.add("power cut")
+        for client in self.clients:
+            client.claim.told = client.claim.told or "nothing, the process has died"
+        self.clients.clear()
+        if power:
+            self.boots += 1
+            self.left = Left(
+                process.disk.after_power_cut(), process.database.after_power_cut(), process.store.snapshot()
+            )
+        else:
+            self.left = Left(process.disk.snapshot(), process.database.snapshot(), process.store.snapshot())
+        process.dead = True
+        process.loop.stop()
+
+    def restart(self) -> None:
+        """The next process, in what the last one has left. It may crash in its turn."""
+        attempts = 0
+        while (left := self.left) is not None:
+            attempts += 1
+            if attempts > 3:
+                self.heal_disk()
+                self.crash = None
+            now = self.now() + self.choices.choice((0.0, 1.0, 30.0))
+            self.process.loop.die()
+            self.left = None
+            self._start(left, now)
+
+    def _start(self, left: Left, now: float) -> None:
+        self.process = process = Process(self, left, now)
+        checkpoint.sqlite3 = process.database.module()
+        self.trace("start")
+        self.counts["starts"] += 1
+        starting = process.loop.create_task(process.start(f"boot {self.boots}"))
+        starting.add_done_callback(lambda _: process.loop.stop())
+        for _ in range(20):
+            process.loop.spend(30.0)
+            if starting.done() or self.left is not None:
+                break
+        self._raise()
+        if self.left is not None:
+            return
+        if not starting.done():
+            raise Broken(Invariant.ENDS, f"a start never ends\n{self.picture()}")
+        if error := starting.exception():
+            if not isinstance(error, CheckpointError | SpoolError | StateDirectoryError | OSError):
+                raise Broken(Invariant.KNOWN, f"a start fails: {error!r}") from error
+            self.trace(f"start fails: {error!r}")
+            self.counts["starts that failed"] += 1
+            process.dead = True
+            self.left = Left(process.disk.snapshot(), process.database.snapshot(), process.store.snapshot())
+            return
+        self._after_start()
+
+    def _after_start(self) -> None:
+        """What must be there after any crash."""
+        for model in self.models.values():
+            model.touched = min(model.touched, self.now())
+            live = self.process.uploads.registry.get(model.id)
+            if live and live.upload.state is State.OPEN and live.upload.received < model.low and not self.hurt(model):
+                self.fail(
+                    Broken(Invariant.RECEIVED, f"{model}: {model.low} were received, {live.upload.received} are left")
+                )
+            model.low = 0
+        self.look(bytes_too=True)
+
+    # -- time passes --------------------------------------------------------------------------------------------------
+
+    def spend(self, seconds: float) -> None:
+        self.process.loop.slow_seconds = self.slow_seconds
+        self.process.loop.spend(seconds)
+        self._raise()
+        if self.left is not None:
+            self.restart()
+        self.look(bytes_too=False)
+
+    def until(self, condition: Callable[[], Any], seconds: float) -> bool:
+        """Whether it holds within so much time."""
+        ends = self.now() + seconds
+        step = 0.5
+        while not condition():
+            if self.now() > ends:
+                return False
+            self.spend(step)
+            step = min(step * 1.5, 20.0)
+        return True
+
+    def fail(self, broken: BaseException, cause: BaseException | None = None) -> None:
+        """Something does not hold. It is raised when the loop has given control back."""
+        if self.broken is None:
+            broken.__cause__ = cause
+            broken.add_note("\n".join(["The last that happened:", *self.lines]))
+            self.broken = broken
+        self.process.loop.stop()
+
+    def _raise(self) -> None:
+        if self.broken:
+            raise self.broken
+        if errors := self.process.loop.errors:
+            error = errors[0].get("exception")
+            if isinstance(error, Broken):
+                raise error
+            raise Broken(Invariant.KNOWN, f"{errors[0]['message']}: {error!r}") from error
+
+    def picture(self) -> str:
+        return "\n".join([*self.lines, *picture(self.process.loop)])
+
+    # -- clients ------------------------------------------------------------------------------------------------------
+
+    def create(
+        self, key: str, shape: str, size: int, body: str = "clean", *, policy: Policy | None = None, subject: int = 0
+    ) -> None:
+        """A client begins an upload to this key."""
+        self.numbers += 1
+        model = Model(f"u{self.numbers}", key)
+        self.models[model.id] = model
+        if policy == "replace":
+            for other in self.models.values():
+                if other.key == key:
+                    other.faults.add("cancelled")
+        if shape in {"chunked", "wrong digest", "last digest"} and (not size or "wrong" in shape):
+            model.faults.add("cancelled")
+        store = self.process.store
+        description = described(self.choices, store.checksums, conditional=store.conditional_writes)
+
+        def prepare(offset: int) -> Create:
+            terms = shaped(shape, claim, model, offset)
+            return Create(key=key, upload_id=model.id, body=terms, description=description, policy=policy)
+
+        claim = self._claim(size)
+        self._send(model, claim, prepare, subject, body, offset=0)
+
+    def append(self, model: Model, shape: str, size: int, body: str = "clean", *, wrong: int | None = None) -> None:
+        """A client goes on with this upload: where the server says, or so many bytes beside what it was told."""
+
+        def prepare(offset: int) -> Append:
+            return Append(upload_id=model.id, offset=offset, body=shaped(shape, claim, model, offset))
+
+        claim = self._claim(size)
+        offset = None if wrong is None else max(0, model.announced + wrong)
+        self._send(model, claim, prepare, model.subject, body, offset=offset)
+
+    def _claim(self, size: int) -> Claim:
+        self.numbers += 1
+        return Claim(self.numbers, size)
+
+    def _send(
+        self,
+        model: Model,
+        claim: Claim,
+        prepare: Callable[[int], Create | Append],
+        subject: int,
+        body: str,
+        *,
+        offset: int | None,
+    ) -> None:
+        """A request with a body is on its way. `body`: its end is `clean`, it is `cut`, or it `stalls` before."""
+        model.asked(claim)
+        model.subject = subject
+        chunks, rest = [], claim.size
+        while rest:
+            chunks.append(self.choices.randint(1, rest) if len(chunks) < 4 else rest)
+            rest -= chunks[-1]
+        pauses = [self.choices.choice(PAUSES) for _ in (*chunks, 0)]
+        if body != "clean":
+            del chunks[self.choices.randint(0, len(chunks)) :]
+        if body == "stalls":
+            pauses[len(chunks) :] = [-1.0]
+        slow = SlowBody(claim, chunks, pauses, "cut" if body == "cut" else None)
+        client = Client(self, model, claim, prepare, GRANTS[subject], slow, offset)
+        self.clients.append(client)
+        self.trace(f"{model.id}: request {claim.number} of {claim.size} bytes, {body}")
+        client.task = self.process.loop.create_task(client.run(), name=f"request {claim.number}")
+
+    def inspect(self, model: Model) -> None:
+        async def work(process: Process) -> None:
+            live = await process.uploads.find(model.id, GRANTS[model.subject])
+            upload = await process.uploads.inspect(live)
+            if not process.dead and upload.state in LIVE:
+                model.announce(upload.offset, "inspect")
+
+        self._ask(f"inspect {model.id}", work)
+
+    def look_up(self, model: Model) -> None:
+        async def work(process: Process) -> None:
+            upload = await process.uploads.look(model.id, GRANTS[model.subject])
+            if not process.dead and upload.state in LIVE:
+                model.announce(upload.offset, "look")
+
+        self._ask(f"look at {model.id}", work)
+
+    def cancel(self, model: Model) -> None:
+        async def work(process: Process) -> None:
+            live = await process.uploads.find(model.id, GRANTS[model.subject])
+            model.faults.add("cancelled")
+            await process.uploads.cancel(live)
+
+        self._ask(f"cancel {model.id}", work)
+
+    def remove(self, key: str, subject: int) -> None:
+        """DELETE of a key."""
+        self.may_remove.add(key)
+        for model in self.models.values():
+            if model.key == key:
+                model.faults |= {"cancelled", "meddled"}
+
+        async def work(process: Process) -> None:
+            await process.uploads.remove(key, GRANTS[subject])
+
+        self._ask(f"remove {key}", work)
+
+    def cut(self, client: Client, *, harshly: bool) -> None:
+        """A connection is lost, or its handler is cancelled."""
+        self.trace(f"request {client.claim.number} is cut, {harshly=}")
+        if harshly and client.task:
+            client.task.cancel()
+        else:
+            client.body.cut()
+
+    def _ask(self, name: str, work: Callable[[Process], Any]) -> None:
+        """A request without a body; `work` writes into the ledger what it is told."""
+        process = self.process
+
+        async def asking() -> None:
+            try:
+                await work(process)
+            except NAMED as error:
+                self.trace(f"{name} is told {type(error).__name__}")
+
+        self.trace(name)
+        process.loop.create_task(asking(), name=name)
+
+    def addressed(self, intent: Append) -> Model | None:
+        """The upload that an append means."""
+        if intent.upload_id is not None:
+            return self.models[intent.upload_id]
+        live = self.process.uploads.registry.open_upload(intent.key or "")
+        return self.models.get(live.upload.id) if live else None
+
+    # -- others who have the bucket ------------------------------------------------------------------------------------
+
+    def meddle(self, key: str, *, writes: bool) -> None:
+        """Somebody else writes a key, or removes what is there."""
+        self.trace(f"a stranger meddles with {key}, {writes=}")
+        self.counts["objects written or removed by strangers"] += 1
+        for model in self.models.values():
+            if model.key == key:
+                model.faults.add("meddled")
+        self.keys_written.add(key)
+        if writes:
+            self.process.store.write_as_stranger(key, b"a stranger's")
+        else:
+            self.process.store.objects.pop(key, None)
+
+    def abort(self, which: int) -> None:
+        """A lifecycle rule aborts a multipart upload behind our back."""
+        store = self.process.store
+        if store.multiparts:
+            found = store.multiparts.pop(sorted(store.multiparts)[which % len(store.multiparts)])
+            self.trace(f"a multipart upload of {found.key} is aborted by others")
+            self.counts["multipart uploads aborted by others"] += 1
+            for model in self.models.values():
+                if model.key == found.key:
+                    model.faults.add("aborted")
+
+    # -- the bucket ---------------------------------------------------------------------------------------------------
+
+    def stored(self, key: str, made: FakeObject, sent: bytes) -> None:
+        """An object becomes visible."""
+        try:
+            self._require_right(key, made, sent)
+        except Broken as broken:
+            self.fail(broken)
+
+    def _require_right(self, key: str, made: FakeObject, sent: bytes) -> None:
+        lives = [live for live in self.process.uploads.registry[key] if live.upload.meta.token == made.meta.token]
+        if not lives:
+            raise Broken(Invariant.WHOLE, f"an object of no upload is stored under {key}")
+        upload = lives[0].upload
+        model = self.models[upload.id]
+        self.trace(f"{model.id}: its object of {len(sent)} bytes is stored")
+        model.key = upload.key
+        if key != upload.key or not re.fullmatch(f"({'|'.join(KEYS)})(-[0-9]+)?", key):
+            raise Broken(Invariant.INSIDE, key)
+        if upload.state is not State.COMPLETING:
+            raise Broken(Invariant.CLEAN_END, f"{model}: it is {upload.state}, and its object is stored")
+        model.require_object(sent)
+        if model.stored and "meddled" not in model.faults and not model.rotten:
+            raise Broken(Invariant.ONCE, f"{model}: its object is stored again")
+        for live in self.process.uploads.registry[key]:
+            other = live.upload.sealed_order
+            if other is not None and other < (upload.sealed_order or 0):
+                raise Broken(Invariant.ORDER, f"{model}: {live.upload.id} was sealed before it")
+        model.stored += 1
+        self.tokens[made.meta.token] = model
+        self.keys_written.add(key)
+        model.rotten = None
+        if made.data != sent:
+            told = made.checksums
+            shows = len(made.data) != len(sent) and not told
+            model.rotten = "and nobody can see it" if not (shows or _differs(made, sent)) else "visibly"
+            model.faults.add("rotten")
+
+    def removed(self, key: str, before: FakeObject) -> None:
+        model = self.tokens.get(before.meta.token)
+        self.trace(f"the object under {key} is removed")
+        if key in self.may_remove or (model and model.rotten):
+            return
+        self.fail(Broken(Invariant.WHOLE, f"the object under {key} was removed, {model or 'of a stranger'}"))
+
+    def require_stored(self, model: Model) -> None:
+        """Somebody is told that it is complete."""
+        if not model.stored or model.rotten == "visibly":
+            raise Broken(Invariant.WHOLE, f"{model} is complete, and there is no such object ({model.rotten})")
+
+    # -- what must be so ----------------------------------------------------------------------------------------------
+
+    def hurt(self, model: Model) -> bool:
+        """Whether the disk has failed a file of this upload."""
+        hurt = self.process.disk.hurt
+        return DIRECTORY.name in hurt or any(name.partition(".")[0] == model.id for name in hurt)
+
+    def look(self, *, bytes_too: bool) -> None:
+        """All that can be seen between two steps."""
+        try:
+            self._look(bytes_too=bytes_too)
+        except Broken as broken:
+            self.fail(broken)
+        self._raise()
+
+    def _look(self, *, bytes_too: bool) -> None:
+        process = self.process
+        budget, slots = process.spool.budget, process.uploader.slots
+        most = budget.size if not process.database.happened else 2 * budget.size
+        if budget.reserved > most or budget.reserved < 0:
+            raise Broken(Invariant.BOUNDED, f"{budget}")
+        # What is read again after a commit that failed is not in the budget for as long as that takes.
+        steady = not any(live.stale for live in process.uploads.registry)
+        if steady and process.disk.used > budget.reserved and "disk unlink" not in process.disk.happened:
+            raise Broken(Invariant.BOUNDED, f"{process.disk.used} bytes are on the disk, {budget}")
+        if slots.in_flight.total() > slots.most:
+            raise Broken(Invariant.BOUNDED, f"{slots}")
+        if len(process.disk.open) > len(self.clients) + 2:
+            raise Broken(Invariant.BOUNDED, f"{len(process.disk.open)} files are open, of {len(self.clients)} clients")
+        rows = {row[0]: row for row in process.database.rows()}
+        for model in self.models.values():
+            if row := rows.get(model.id):
+                self._look_at_row(model, *row[1:])
+            elif model.known:
+                raise Broken(Invariant.OFFSET, f"{model} is not known any more")
+        for live in process.uploads.registry:
+            if (model := self.models.get(live.upload.id)) and not live.stale:
+                self._look_at_live(model, live, bytes_too=bytes_too)
+
+    def _look_at_row(self, model: Model, key: str, state: str, offset: int, reason: str | None) -> None:
+        model.known, model.key = True, key
+        if offset < model.announced:
+            raise Broken(Invariant.OFFSET, f"{model}: {offset} is committed")
+        if state == model.state:
+            return
+        before, model.state = model.state, state
+        self.trace(f"{model.id} is {state} ({reason})")
+        self.counts[f"{state} uploads"] += state not in {"open", "sealed", "completing"}
+        if before in {"complete", "cancelled", "expired", "failed"}:
+            raise Broken(Invariant.FAIL_CLOSED, f"{model}, and it was {before}")
+        match state:
+            case "complete":
+                self.require_stored(model)
+            case "failed":
+                self._require_explained(model, reason or "")
+            case "cancelled" if "cancelled" not in model.faults:
+                raise Broken(Invariant.OFFSET, f"{model}, and nobody has asked for that")
+            case "expired" if model.clients or self.now() - model.touched < EXPIRE_SECONDS - ANSWER_SECONDS:
+                raise Broken(Invariant.OFFSET, f"{model}: a client was there {self.now() - model.touched} s ago")
+        if model.promised and state in {"open", "expired"}:
+            raise Broken(Invariant.FAIL_CLOSED, f"{model}, and a client was told that it would be an object")
+
+    def _look_at_live(self, model: Model, live: Live, *, bytes_too: bool) -> None:
+        upload = live.upload
+        if upload.state is State.OPEN and not upload.offset <= upload.received:
+            raise Broken(Invariant.OFFSET, f"{model}: {upload.offset} may be told, {upload.received} are there")
+        if upload.state in {State.OPEN, State.SEALED} and upload.received < model.announced and not self.hurt(model):
+            raise Broken(Invariant.OFFSET, f"{model}: {upload.received} are there")
+        if upload.state in LIVE:
+            model.announce(max(upload.offset, model.announced), "GET")
+        if bytes_too and upload.state is State.OPEN:
+            model.require_content(self._held(live), "what is received")
+
+    def _held(self, live: Live) -> bytes:
+        """The bytes of an upload, from the bucket and the disk, as far as they are there."""
+        upload, pieces, size = live.upload, [], 0
+        multipart = self.process.store.multiparts.get(upload.multipart_id or "")
+        while size < upload.received:
+            part = upload.layout.part_at(size)
+            if part.number in upload.receipts:
+                stored = multipart and multipart.parts.get(part.number)
+                if not stored:
+                    break  # it was aborted behind our back
+                piece = stored.data
+            else:
+                file = live.accumulator.file(part.number)
+                data = file and self.process.disk.bytes_of(file.path)
+                if not data:
+                    raise Broken(Invariant.RECEIVED, f"{upload.id}: byte {size} is received, and nowhere")
+                piece = data[: min(part.size, upload.received - size)]
+            pieces.append(piece)
+            size += len(piece)
+        return b"".join(pieces)
+
+    def _require_explained(self, model: Model, reason: str) -> None:
+        """It has failed: by something that was really done to it."""
+        for beginning, fault in EXPLAINED:
+            if reason.startswith(beginning):
+                known = self.hurt(model) if fault == "disk" else fault in model.faults
+                known |= any(fault in kind for kind in self.weather.happened)
+                known |= fault == "taken" and model.key in self.keys_written
+                known |= fault == "power cut" and self.hurt(model)
+                if known and not (fault == "power cut" and model.announced):
+                    return
+        raise Broken(Invariant.OFFSET, f"{model}, and nothing was done to it that explains: {reason}")
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def heal_disk(self) -> None:
+        for one in (self.process.disk, *([self.left.disk] if self.left else [])):
+            one.rates.clear()
+            one.most_open = 1 << 30
+            one.capacity = self.capacity
+        for one in (self.process.database, *([self.left.database] if self.left else [])):
+            one.rates.clear()
+            one.full = False
+
+    def heal(self) -> None:
+        """The faults have stopped."""
+        self.crash = None
+        self.heal_disk()
+        self.slow_seconds = 0.0
+        self.revoked.clear()
+        self.weather.clear()
+        self.process.store.stale_listing = False
+
+    def finish(self) -> None:
+        """When the faults have stopped, everything comes to its end, and nothing is left."""
+        self.heal()
+        for client in list(self.clients):
+            client.body.cut()
+        if not self.until(lambda: not self.clients, 60.0):
+            raise Broken(Invariant.ENDS, f"{len(self.clients)} requests are not answered\n{self.picture()}")
+        registry = self.process.uploads.registry
+        if not self.until(lambda: not len(self.process.uploads.registry), ENDS_SECONDS):
+            raise Broken(Invariant.ENDS, f"{list(registry)} live on\n{self.picture()}")
+        self._restart_in_order()
+        self.until(lambda: len(self.process.loop.unfinished()) <= 1, 60.0)
+        self._require_nothing_left()
+
+    def _restart_in_order(self) -> None:
+        self.stop(0.0)
+        self.restart()
+
+    def stop(self, grace_seconds: float) -> None:
+        """SIGTERM. What is left is found by `restart`."""
+        process = self.process
+        self.trace(f"stop within {grace_seconds} s")
+        self.counts["stops"] += 1
+        stopping = process.loop.create_task(process.stop(grace_seconds))
+        stopping.add_done_callback(lambda _: process.loop.stop())
+        for _ in range(20):
+            process.loop.spend(30.0)
+            if stopping.done() or self.left is not None:
+                break
+        self._raise()
+        if self.left is None:
+            if not stopping.done():
+                raise Broken(Invariant.ENDS, f"a stop never ends\n{self.picture()}")
+            stopping.result()
+            self.freeze(power=False)
+            self.counts["kills"] -= 1
+
+    def _require_nothing_left(self) -> None:
+        process = self.process
+        left: dict[str, Any] = {
+            "multipart uploads": sorted(process.store.multiparts),
+            "part files": sorted(process.disk.names_now),
+            "open files": len(process.disk.open),
+            "rows": process.database.rows("multipart_id IS NOT NULL OR creating IS NOT NULL"),
+            "live uploads": len(process.uploads.registry),
+            "budget": process.spool.budget.reserved,
+            "slots": process.uploader.slots.in_flight.total(),
+            "tasks": [task.get_name() for task in process.loop.unfinished() if task.get_name() != "upkeep"],
+            "objects that are not whole": [
+                key
+                for key, one in process.store.objects.items()
+                if (model := self.tokens.get(one.meta.token)) and model.rotten == "visibly"
+            ],
+        }
+        if found := {what: them for what, them in left.items() if them}:
+            raise Broken(Invariant.NOTHING_LEFT, f"{found}")
+
+
+EXPLAINED = (
+    ("spool:", "disk"),
+    ("writing", "disk"),
+    ("syncing", "disk"),
+    ("reading", "disk"),
+    ("the spool's bytes", "disk"),
+    ("state lost: bytes that were promised", "disk"),
+    ("state lost: bytes are not on the disk any more", "power cut"),
+    ("length:", "too long"),
+    ("digest:", "wrong digest"),
+    ("precondition:", "taken"),
+    ("conflict:", "meddled"),
+    ("conflict: another request", "conflict"),
+    ("the store has lost", "aborted"),
+    ("the store refused", "damaged"),
+    ("the object in the store is not what was sent", "rotten"),
+)
+"""Why an upload may have failed, and what must have been done to it then."""
+
+
+def _differs(made: FakeObject, sent: bytes) -> bool:
+    """Whether the store tells checksums that are not those of what was sent."""
+    return (
+        bool(made.checksums)
+        and "-" not in str(made.checksums)
+        and made.checksums != checksums_of(sent, made.meta, adds="crc64nvme" in made.checksums)
+    )
