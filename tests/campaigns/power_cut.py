@@ -169,6 +169,8 @@ def cut_the_power(
         server.ports = list(ports) or server.ports
         try:
             Story(disk, server, bucket, rng, figures, bugs).tell(cuts)
+        except pytest.fail.Exception as error:  # what `process.until` waits for in vain; a pool would wait for ever
+            raise Broken(Invariant.ENDS, str(error)) from error
         finally:
             server.kill()
 
@@ -383,10 +385,7 @@ class Story:
 
     def check_objects(self) -> None:
         server, prefix = self.server, prefix_of(self.server)
-        try:
-            server.until_quiet()
-        except pytest.fail.Exception as error:
-            raise Broken(Invariant.ENDS, str(error)) from error
+        server.until_quiet()
         for sending in self.sendings:
             if digest(found := self.bucket.read(prefix + sending.key)) != digest(sending.data):
                 raise Broken(
