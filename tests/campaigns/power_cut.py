@@ -120,6 +120,8 @@ def run(size: Size, seed: int) -> Figures:
     Raises `Broken`; `NotCaughtError`; `NoLoopDeviceError` where the machine forbids it.
     """
     figures, lanes = Figures("power cuts", size, seed), len(DISKS[size])
+    for first in ("images", "offsets announced", "announced bytes lost"):
+        figures.count(first, 0)
     with tempfile.TemporaryDirectory(dir=fast_directory()) as directory, weed_in(Path(directory)) as weed:
         place = (weed.bucket, weed.endpoint_url, weed.access_key, weed.secret_key)
         orders = [
@@ -293,7 +295,7 @@ class Story:
         self.boot += 1
         self.figures.count("images")
         at_stake = sum(sending.announced for sending in self.sendings if not sending.stored)
-        self.figures.count("MiB of them announced and not yet stored", at_stake / MIB)
+        self.figures.count("MiB in them announced and not yet stored", at_stake // MIB)
         self.damage()
 
     def fail_while_starting(self) -> None:
@@ -379,7 +381,7 @@ class Story:
         self.check_objects()
         self.server.stop()
         self.figures.count("offsets announced", sum(sending.announcements for sending in self.sendings))
-        self.figures.count("MiB announced", sum(sending.announced for sending in self.sendings) / MIB)
+        self.figures.count("MiB announced", sum(sending.announced for sending in self.sendings) // MIB)
         self.figures.count("objects", len(self.sendings))
         self.figures.count("announced bytes lost", 0)
 
