@@ -8,6 +8,7 @@ fails is the first batch of the command that replays it.
 from __future__ import annotations
 
 import gc
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -51,11 +52,12 @@ def run(size: Size, seed: int) -> Figures:
     return figures
 
 
-def batch(number: int, *, shrinks: bool = True, schedules: int = BATCH) -> Tally:
-    """The schedules of one seed. Raises `Broken`, which says how to see it again."""
+def batch(number: int, tally: Tally | None = None, *, shrinks: bool = True, schedules: int = BATCH) -> Tally:
+    """The schedules of one seed, and what they have gone through. Raises `Broken`, which says how to see it again."""
+    through = Tally() if tally is None else tally
 
     class Batch(Machine):
-        tally = Tally()
+        tally = through
 
     # Hypothesis draws what it has seen in the source of modules, too: then a seed would depend on what is imported.
     how = settings(
@@ -77,17 +79,22 @@ def batch(number: int, *, shrinks: bool = True, schedules: int = BATCH) -> Tally
     except Broken as broken:
         broken.add_note(f"Again: python tests/campaign.py simulation --seed {number}")
         raise
-    return Batch.tally
+    return through
 
 
-def until_broken(number: int, schedules: int) -> Broken | None:
-    """The first invariant that does not hold, in so many schedules from this seed on."""
-    for one in range(number, number - (-schedules // BATCH)):
+def until_broken(number: int, schedules: int) -> tuple[int, Broken | None]:
+    """How many schedules it takes from this seed on, and what does not hold then; None if that many find nothing."""
+    done = 0
+    for one in itertools.count(number):
+        tally = Tally()
         try:
-            batch(one, shrinks=False)
+            batch(one, tally, shrinks=False)
         except Broken as broken:
-            return broken
-    return None
+            return done + tally.schedules - 1, broken  # Hypothesis has gone through the last one twice
+        done += tally.schedules
+        if done >= schedules:
+            break
+    return done, None
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from streamup.protocols import Append, BodyTerms, Create, Description
 from streamup.stores import Checksum
 from streamup.upload import LIVE, State, Upload
 from streamup.uploads import Uploads
-from streamup.writer import Writer
+from streamup.writer import Live, Writer
 
 if TYPE_CHECKING:
     from sim.world import Process, World
@@ -39,6 +40,10 @@ NAMED = (UploadError, StoreError, CheckpointError, SpoolError)
 
 PATIENCE_SECONDS = 8.0
 """How long a client waits for the outcome (`--store-timeout`)."""
+
+
+FOLLOWS = (0.001, 0.01, 0.2, 1.5)
+"""Seconds between two looks at how far it is."""
 
 
 class SlowBody:
@@ -110,7 +115,11 @@ class Client:
                 return
             self._enter(writer.live.upload, writer.terms.start)
             entered = True
-            live = await process.uploads.write(writer, self.body)
+            following = process.loop.create_task(self._follow(writer.live), name=f"follow {self.model.id}")
+            try:
+                live = await process.uploads.write(writer, self.body)
+            finally:
+                following.cancel()
             upload = await process.uploads.outcome(live, PATIENCE_SECONDS)
             if not process.dead:
                 self._outcome(upload)
@@ -133,6 +142,16 @@ class Client:
         if isinstance(self.intent, Create):
             return await uploads.create(self.intent, self.grant)
         return await uploads.append(self.intent, self.grant)
+
+    async def _follow(self, live: Live) -> None:
+        """What it is told while it sends, as by `streamup.reports`: bytes come while others are made durable."""
+        with suppress(*NAMED):
+            while True:
+                await asyncio.sleep(self.world.choices.choice(FOLLOWS))
+                offset = await self.process.uploads.announce(live)
+                if self.process.dead or live.upload.state is not State.OPEN:
+                    return
+                self.model.announce(offset, "progress")
 
     def _enter(self, upload: Upload, start: int) -> None:
         model = self.world.models.get(upload.id)

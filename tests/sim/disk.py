@@ -108,6 +108,11 @@ class Disk(Files):
         inode = self.names_now.get(path.name)
         return None if inode is None else bytes(inode.data)
 
+    def durable(self, path: Path) -> bytes:
+        """What is left of a file whatever a power cut does."""
+        inode = self.names_durable.get(path.name)
+        return inode.durable[: inode.firm] if inode and inode is self.names_now.get(path.name) else b""
+
     def snapshot(self) -> Disk:
         """A copy as another process finds it: nothing is open, and all that was written is there."""
         copy = self._empty()

@@ -40,7 +40,7 @@ from streamup.grants import Grant
 from streamup.protocols import Append, Create, Policy
 from streamup.spool import Spool
 from streamup.stores import StoreLimits
-from streamup.upload import LIVE, State
+from streamup.upload import LIVE, State, Upload
 from streamup.uploader import Uploader
 from streamup.uploads import Uploads
 from streamup.writer import Live
@@ -61,7 +61,7 @@ between two attempts (15 s, and 30 s for one that is read again) and the slowest
 KEYS = ("a/key", "b/key")
 GRANTS = tuple(Grant(subject=f"subject {name}", credential=f"credential {name}") for name in ("1", "2"))
 DIRECTORY = Path("/spool")
-PAUSES = (0.0, 0.0, 0.0, 0.01, 0.2, 3.0)
+PAUSES = (0.0, 0.0, 0.002, 0.01, 0.2, 3.0)
 """Seconds between two chunks of a body."""
 
 log = logging.getLogger("streamup")
@@ -720,8 +720,24 @@ class World:
             raise Broken(Invariant.OFFSET, f"{model}: {upload.received} are there")
         if upload.state in LIVE:
             model.announce(max(upload.offset, model.announced), "GET")
+            self._require_durable(model, upload)
         if bytes_too and upload.state is State.OPEN:
             model.require_content(self._held(live), "what is received")
+
+    def _require_durable(self, model: Model, upload: Upload) -> None:
+        """What may be told is in the store, or on a disk that loses its power now."""
+        position = 0
+        while position < upload.offset:
+            part = upload.layout.part_at(position)
+            size = min(part.end, upload.offset) - part.start
+            if part.number not in upload.receipts:
+                path = self.process.spool.path(upload.id, part.number)
+                there, durable = (self.process.disk.bytes_of(path) or b"")[:size], self.process.disk.durable(path)
+                if len(there) < size or durable[:size] != there:
+                    raise Broken(
+                        Invariant.OFFSET, f"{model}: {upload.offset} may be told, and {path.name} is not synced"
+                    )
+            position += size
 
     def _held(self, live: Live) -> bytes:
         """The bytes of an upload, from the bucket and the disk, as far as they are there."""
