@@ -32,6 +32,9 @@ class Figures:
     size: Size
     seed: int
     counts: dict[str, float] = field(default_factory=dict)
+    table: list[dict[str, Any]] = field(default_factory=list)
+    """What does not fit into a line: its rows are in the JSON file only."""
+
     began: float = field(default_factory=time.monotonic)
 
     def count(self, what: str, more: float = 1) -> None:
@@ -64,6 +67,7 @@ class Figures:
             "size": self.size.value,
             "seed": self.seed,
             "counts": self.counts,
+            **({"table": self.table} if self.table else {}),
             "seconds": round(self.seconds, 1),
             "line": str(self),
             "machine": machine(),

@@ -427,23 +427,6 @@ STORE = {
             """,
         ),
     ),
-    "an_answer_without_etag_is_one": Bug(
-        "A 200 is a success, whatever is in it.",
-        Patch(
-            "stores.s3:S3Store.complete_multipart",
-            """
-            -_field(answer, "ETag")
-            +pass
-            """,
-        ),
-        Patch(
-            "stores.s3:_stored",
-            """
-            -answer["ETag"],
-            +answer.get("ETag", ""),
-            """,
-        ),
-    ),
     "an_error_within_200_is_success": Bug(
         "botocore's eye for errors that come with 200 is closed.",
         Patch(

@@ -31,6 +31,14 @@ def test_the_file_says_on_which_machine_it_was(counted, tmp_path):
     assert saved["machine"].keys() == {"cores", "processor", "system", "python"}
 
 
+def test_a_table_is_in_the_file_and_not_in_the_line(counted, tmp_path):
+    assert "table" not in json.loads(counted.save(tmp_path).read_text())
+    line = str(counted)
+    counted.table.append({"bug": "no_fdatasync", "attempts": 6})
+    assert str(counted) == line
+    assert json.loads(counted.save(tmp_path).read_text())["table"] == [{"bug": "no_fdatasync", "attempts": 6}]
+
+
 def test_files_are_saved_where_one_has_asked_for_them_and_printed(counted, tmp_path, monkeypatch):
     monkeypatch.delenv("FIGURES", raising=False)
     counted.save_if_wanted()
