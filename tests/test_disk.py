@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import threading
+from http.client import RemoteDisconnected
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from campaigns import Size, disk
 from campaigns.disk import ForbiddenHereError, Sending, Stage, clients, fill, injected, run
 from figures import Figures
 from invariants import Broken, Invariant
+from process import Answer
 
 
 @contextlib.contextmanager
@@ -93,6 +95,17 @@ def test_an_offset_that_falls_is_noticed():
     with pytest.raises(Broken, match="4 was announced, 3 is told now"):
         sending.hear(3, 4)
     assert (4, 4) == (sending.announced, sending.told)
+
+
+def test_a_server_that_has_gone_is_asked_later():
+    class Dying:
+        def ask(self, *_, **__):
+            return Answer(404, {}, b"")
+
+        def uploads(self, _):
+            raise RemoteDisconnected
+
+    assert Sending(Dying(), "key", b"0123456789").place() is None
 
 
 def test_what_a_client_meets_is_raised_where_somebody_looks():

@@ -35,6 +35,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import imageio_ffmpeg
 from figures import Figures
 from invariants import Broken, Invariant
 from process import CURL, MIB, MODULE, Bucket, Fresh, Server, bucket_at, content, digest, prefix_of
@@ -111,7 +112,10 @@ class Sending:
         """Where to go on, as the README has it; None: ask later."""
         status, headers = self.ask("HEAD", {})
         if status == 404:
-            reason = next((u["reason"] for u in self.server.uploads(self.key) if u["state"] == "failed"), None)
+            try:
+                reason = next((u["reason"] for u in self.server.uploads(self.key) if u["state"] == "failed"), None)
+            except GONE:
+                return None
             if self.announced:
                 if reason is None:
                     raise Broken(Invariant.OFFSET, f"{self.key} is not known, {self.announced} bytes were announced")
@@ -173,6 +177,26 @@ class Pipe:
     def kill(self) -> None:
         if self.process:
             self.process.kill()
+
+
+@dataclass
+class Camera(Pipe):
+    """ffmpeg in real time, which reads no answer. What it sends goes into a file of its own as well."""
+
+    local: Path = Path()
+
+    def send(self, _: threading.Event) -> None:
+        to = f"[f=mpegts]{self.local}|[f=mpegts:method=PUT]{self.sending.server.object(self.sending.key)}"
+        noise = ("-re", "-f", "lavfi", "-i", "nullsrc=size=320x180:rate=25,noise=alls=100:allf=t", "-t", "3")
+        coded = ("-c:v", "mpeg2video", "-q:v", "2", "-map", "0:v", "-f", "tee", to)
+        ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+        self.process = subprocess.Popen([ffmpeg, "-nostdin", "-v", "error", *noise, *coded], stderr=-1)
+        with self.process as process:
+            _, err = process.communicate(timeout=120)
+        if process.returncode or err:
+            raise Broken(Invariant.SAID, f"a live stream that could wait was cut: {err!r}")
+        self.sending.data = self.local.read_bytes()
+        self.sending.stored = True
 
 
 # -- scenes ----------------------------------------------------------------------------------------------------------
@@ -311,17 +335,17 @@ def open_files(server: Server) -> list[str]:
 def check(stage: Stage, server: Server, *sendings: Sending, files: list[str] | None = None) -> None:
     """At the end: objects are what was sent, nothing is left over, nothing has happened that nobody thought of."""
     wait_until(lambda: readiness(server)[0] == 200, ENDS_WITHIN, Invariant.ENDS, lambda: readiness(server))
-    for sending in sendings:
-        if digest(stage.bucket.read(prefix_of(server) + sending.key)) != digest(sending.data):
-            raise Broken(Invariant.CLEAN_END, f"{sending.key} is not what was sent")
-        stage.figures.count("bytes announced", sending.told)
-        stage.figures.count("refusals that were told", sum(sending.refused.values()) - sending.refused[0])
 
     def unfinished() -> list[str]:
         return [upload["key"] for upload in server.uploads() if upload["state"] in LIVE]
 
     wait_until(lambda: not unfinished(), ENDS_WITHIN, Invariant.ENDS, unfinished)
     wait_until(lambda: not server.spooled(), 5, Invariant.NOTHING_LEFT, server.spooled)
+    for sending in sendings:
+        if digest(stage.bucket.read(prefix_of(server) + sending.key)) != digest(sending.data):
+            raise Broken(Invariant.CLEAN_END, f"{sending.key} is not what was sent")
+        stage.figures.count("bytes announced", sending.told)
+        stage.figures.count("refusals that were told", sum(sending.refused.values()) - sending.refused[0])
     if left := stage.bucket.multiparts(prefix_of(server)):
         raise Broken(Invariant.NOTHING_LEFT, f"multipart uploads of {left}")
     if files is not None:
@@ -360,14 +384,18 @@ def full(stage: Stage) -> None:
     before = open_files(server)
     sendings = [stage.sending(server, f"full-{n}", 2 * MIB, 8 * MIB) for n in range(3)]
     pipe = Pipe(stage.sending(server, "pipe", 4 * MIB, 12 * MIB))
+    if rng.random() < 0.3:
+        pipe = Camera(stage.sending(server, "camera"), local=stage.directory / "camera.ts")
+        stage.figures.count("streams of ffmpeg")
     stage.undo.callback(pipe.kill)
     watching = [(lambda hurry, s=s: ask_now_and_then(s, hurry, random.Random(1))) for s in (sendings[0], pipe.sending)]
     with clients(pipe.send, *(sending.send for sending in sendings), *watching):
-        time.sleep(rng.uniform(0.05, 0.5))  # real time: so far they have come
+        wait_until(lambda: server.received(pipe.sending.key), 20, Invariant.ENDS, server.uploads)
+        time.sleep(rng.uniform(0.0, 0.5))  # real time: so far they have come
         foreign = fill(data / "spool" if which == "spool" else place)
         stage.figures.count(f"disks filled ({which})")
         if which != "checkpoint":
-            require_told(server, "bytes left")
+            require_told(server, "bytes left", "disk is full")
             require_refused(server, "newcomer")
             require_refused(server, "newcomer", Expect="100-continue")
         cpu, began = server.cpu_seconds, time.monotonic()
@@ -501,6 +529,15 @@ def break_once(stage: Stage, server: Server, fault: Fault, error: str, name: str
 # -- a disk that is read-only, or goes away ---------------------------------------------------------------------------
 
 
+def give_up(place: Path) -> None:
+    """Let the kernel find an error in this ext4."""
+    device = subprocess.check_output(["findmnt", "-no", "SOURCE", str(place)], text=True).strip()
+    try:
+        Path(f"/sys/fs/ext4/{Path(device).name}/trigger_fs_error").write_text("as the campaign wants it")
+    except OSError as error:
+        raise ForbiddenHereError(f"this machine lets us break no ext4: {error}") from error
+
+
 def read_only(stage: Stage) -> None:
     """The kernel gives up an ext4 after an error (`errors=remount-ro`): it is mounted again after a check."""
     place = stage.ext4(stage.directory / "data", 64, "errors=remount-ro")
@@ -508,8 +545,7 @@ def read_only(stage: Stage) -> None:
     sendings = [stage.sending(server, f"read-only-{n}", 2 * MIB, 6 * MIB) for n in range(2)]
     with clients(*(s.send for s in sendings), lambda h: ask_now_and_then(sendings[0], h, random.Random(1))):
         time.sleep(stage.rng.uniform(0.1, 0.6))  # real time: so far they have come
-        device = Path(os.path.realpath(subprocess.check_output(["findmnt", "-no", "SOURCE", place], text=True).strip()))
-        Path(f"/sys/fs/ext4/{device.name}/trigger_fs_error").write_text("as the campaign wants it")
+        give_up(place)
         stage.figures.count("file systems given up by the kernel")
         require_told(server, "Read-only file system", "disk I/O error", "readonly")
         require_refused(server, "newcomer")
