@@ -1,15 +1,17 @@
 """What a restart finds: part files and receipts become "received" again, or an upload fails closed.
 
 On the boot that wrote them, a part file's length is the truth: `kill -9` loses nothing that was written (law 1). After
-another boot only what was synced and committed counts: a power cut may leave a file long but empty (law 2). What was
-synced must have the checksum that was committed with it, on any boot. A provisional append counts on neither: nobody
-has verified it. Cutting and syncing come before the commit that records what was found, so a crash in between finds
-the same situation again.
+another boot only what was synced and committed counts: a power cut may leave a file long but empty (law 2). So it is
+after another mount of the file system: a check that repairs it rounds lengths up. What was synced must have the
+checksum that was committed with it, on any boot. A provisional append counts on neither: nobody has verified it.
+Cutting and syncing come before the commit that records what was found, so a crash in between finds the same situation
+again.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,6 +25,9 @@ from streamup.errors import SpoolError
 from streamup.layout import Part
 from streamup.spool import PASSING, PartFile, Spool
 
+SYS = Path("/sys")
+"""Where Linux shows itself. Elsewhere there is no such directory, and nothing is found in it."""
+
 log = logging.getLogger(__name__)
 
 
@@ -32,6 +37,15 @@ def boot_id() -> str:
         command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603 - constant
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def mount_of(directory: Path) -> str:
+    """A name for the time since its file system was mounted, if this kernel shows one that is mounted from a disk: the
+    number of the entry in /sys/fs that lives exactly that long. (The id of a mount is another one in each container.)
+    """
+    device = directory.stat().st_dev
+    disk = (SYS / "dev/block" / f"{os.major(device)}:{os.minor(device)}").resolve().name
+    return next((str(entry.stat().st_ino) for entry in (SYS / "fs").glob(f"*/{disk}")), "")
 
 
 @dataclass(frozen=True, slots=True)

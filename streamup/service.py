@@ -32,7 +32,7 @@ from streamup.hosts import reachable
 from streamup.local import LocalStore
 from streamup.metrics import Metrics, Numbers
 from streamup.mounts import file_system, is_remote
-from streamup.recovery import boot_id
+from streamup.recovery import boot_id, mount_of
 from streamup.server import Server
 from streamup.signals import stop_signal
 from streamup.spool import Files, Spool
@@ -157,7 +157,7 @@ async def _start(config: Config, stack: AsyncExitStack) -> Server:
 async def _take_up(config: Config, uploads: Uploads, checkpoint: Checkpoint) -> None:
     """What an earlier process left. Raises `StateDirectoryError`."""
     try:
-        await uploads.recover(boot_id())
+        await uploads.recover(f"{boot_id()} {mount_of(config.data)}")
         await checkpoint.keep_place(config.place)
     except (CheckpointError, SpoolError, OSError) as error:
         raise StateDirectoryError(

@@ -1,5 +1,6 @@
 """What a restart finds on the disk, on the boot that wrote it and on another one."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -275,6 +276,19 @@ def test_files_of_others_are_left_alone(spool):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_boot_has_a_name_that_stays():
     assert boot_id() == boot_id() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def test_a_mount_has_the_name_of_its_entry_in_sys(tmp_path, monkeypatch):
+    """One that is made when a file system is mounted, under the name of its disk."""
+    monkeypatch.setattr(recovery, "SYS", tmp_path)
+    assert recovery.mount_of(tmp_path) == ""
+    device = tmp_path.stat().st_dev
+    (tmp_path / "devices" / "sda1").mkdir(parents=True)
+    (tmp_path / "dev" / "block").mkdir(parents=True)
+    (tmp_path / "dev" / "block" / f"{os.major(device)}:{os.minor(device)}").symlink_to(tmp_path / "devices" / "sda1")
+    entry = tmp_path / "fs" / "ext4" / "sda1"
+    entry.mkdir(parents=True)
+    assert recovery.mount_of(tmp_path) == str(entry.stat().st_ino)
 
 
 def test_the_boot_of_a_mac_has_a_name(monkeypatch):
