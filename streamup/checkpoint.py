@@ -336,7 +336,7 @@ class Checkpoint:
                 f"{self._path}: {error}. Is its disk full or read-only, or is it another user's? Mend that, and start "
                 "again; nothing of it was given up."
             ) from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeError) as error:  # SQLite may say what is wrong in words that are damaged
             raise StateDirectoryError(
                 f"{self._path} is damaged ({error}). Keep a copy of the directory before you do anything else; "
                 "with a new --data streamup starts without its unfinished uploads."

@@ -568,6 +568,15 @@ async def test_a_damaged_file_is_refused_with_advice(path):
             pass
 
 
+async def test_damage_in_the_words_of_sqlite_is_damage(path):
+    async with opened(path):
+        pass
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE setting", b"CREATE T\xd4BLE setting"))
+    with pytest.raises(StateDirectoryError, match=r"is damaged .* Keep a copy"):
+        async with opened(path):
+            pass
+
+
 async def test_a_place_that_is_not_there_is_refused(path):
     with pytest.raises(StateDirectoryError, match="unable to open"):
         async with opened(path / "nowhere" / "checkpoint.sqlite"):
