@@ -1,7 +1,7 @@
 """Named places where a test may kill this process: `STREAMUP_FAILPOINT=after_commit:3` dies at the third passage.
 
 Inert without the variable: `failpoint` is then an empty function. The names stand in the code beside the step they
-belong to; `tests/test_crash.py` goes through all of them.
+belong to; `tests/test_kill.py` goes through all of them.
 """
 
 from __future__ import annotations
