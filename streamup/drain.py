@@ -87,6 +87,11 @@ class Drain:
 
     async def _complete(self) -> StoredObject:
         completion = Completion(self._shared, self._upload, self._parts)
+        if self._upload.multipart_id and self._upload.size == 0:
+            # A power cut took all that it was begun for, and nobody was told of it. No store makes an object of no parts.
+            await self._abort(self._upload.multipart_id)
+            self._upload.multipart_gone()
+            await self._save()
         if self._upload.multipart_id:
             return await completion.complete()
         async with self._shared.creation(self._upload.key):

@@ -1092,6 +1092,19 @@ async def die_after(process, *chunks, **options):
     await body.waiting.wait()
 
 
+async def test_of_a_stream_whose_bytes_a_power_cut_took_an_empty_object_can_be_made(start, store):
+    gate = store.hold("put_part")
+    async with start() as first:
+        await die_after(first, b"x" * 10, b"y" * 13)
+        await gate.reached()
+    gate.release()
+    async with start("another boot") as second:
+        assert (0, 1) == (second.uploads.open_upload("key", NOBODY).upload.received, len(store.multiparts))
+        writer = await second.uploads.append(append(0, content_length=0), NOBODY)
+        await second.uploads.outcome(await second.uploads.write(writer, Body()), 5)
+        assert (b"", {}) == (store.objects["key"].data, store.multiparts)
+
+
 @pytest.mark.parametrize("chunks", [[b"abc"], [b"x" * 10, b"y" * 13]])
 async def test_kill_loses_nothing_received(start, store, chunks):
     async with start() as first:
