@@ -88,7 +88,7 @@ class Drain:
     async def _complete(self) -> StoredObject:
         completion = Completion(self._shared, self._upload, self._parts)
         if self._upload.multipart_id and self._upload.size == 0:
-            # A power cut took all that it was begun for, and nobody was told of it. No store makes an object of no parts.
+            # A power cut took all that it was begun for, and nobody was told. No store makes an object of no parts.
             await self._abort(self._upload.multipart_id)
             self._upload.multipart_gone()
             await self._save()

@@ -48,17 +48,17 @@ def test_a_disk_in_trouble_loses_nothing_that_it_need_not(seed, scenes):
 
 @pytest.mark.campaign
 @pytest.mark.parametrize(
-    ("bug", "scene", "invariant"),
+    ("bug", "scene", "invariants"),
     [
-        ("a_full_disk_is_a_failure", disk.full, Invariant.SAID),
-        ("syncs_again_after_a_failure", disk.broken, Invariant.FAIL_CLOSED),
-        ("a_missing_file_is_synced", disk.gone, Invariant.FAIL_CLOSED),
+        ("a_full_disk_is_a_failure", disk.full, {Invariant.SAID, Invariant.CLEAN_END}),
+        ("syncs_again_after_a_failure", disk.broken, {Invariant.FAIL_CLOSED}),
+        ("a_missing_file_is_synced", disk.gone, {Invariant.FAIL_CLOSED}),
     ],
 )
-def test_a_mistake_about_the_disk_is_caught(bug, scene, invariant):
+def test_a_mistake_about_the_disk_is_caught(bug, scene, invariants):
     with as_the_machine_lets_us(), pytest.raises(Broken) as caught:
         run(Size.CI, 1, planted=bug, scenes=(scene,))
-    assert caught.value.invariant is invariant
+    assert caught.value.invariant in invariants
 
 
 # -- what it is made of ----------------------------------------------------------------------------------------------

@@ -32,13 +32,13 @@ STEPS = 60
 SHRINKING_SECONDS = 60
 """How long a way to what was found is made shorter. The seed finds it again."""
 
-BATCHES = {Size.CI: 28, Size.RELEASE: 400}
+BATCHES = {Size.CI: 14, Size.RELEASE: 400}
 """CI's size is that of one test of four."""
 
 
 def run(size: Size, seed: int) -> Figures:
     """Raises `Broken`, with the shortest way to it that was found."""
-    figures = Figures("simulation", size.value, seed)
+    figures = Figures("simulation", size, seed)
     seeds = range(seed, seed + BATCHES[size])
     tally = Tally()
     if size is Size.CI:

@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -31,7 +31,7 @@ from invariants import Broken, Invariant
 from keystream import Keystream
 from process import MIB, PART, Bucket, Fresh, Server, bucket_at, prefix_of
 from senders import Sender, Sent, sha256_of
-from store_chaos import KINDS, STORMS, Chaos
+from store_chaos import KINDS, STORMS, Chaos, Kind
 from store_proxy import Request, StoreProxy, proxy_to
 from weed import weed_in
 
@@ -317,14 +317,23 @@ class World:
             if entry is None:
                 raise self.broken(Invariant.FAIL_CLOSED, key, "was told to be complete, and there is no object")
             self._compare(last)
+        elif entry and key in self.strangers and self._came_late(last):
+            self._compare(last)  # a PutObject that was late: no store without conditions can know which was meant last
         elif entry and not (key in self.strangers and self.bucket.read(self.prefix + key) == STRANGE):
             raise self.broken(Invariant.CLEAN_END, key, f"was {last.outcome} ({last.reason}), and is there: {entry}")
         elif key in self.strangers and entry is None:
             raise self.broken(Invariant.ORDER, key, f"was {last.outcome}, and somebody else's object has gone with it")
 
+    def _met(self, sent: Sent) -> Sequence[Kind]:
+        return self.chaos.met.get(f"{self.bucket.name}/{self.prefix}{sent.key}", [])
+
+    def _came_late(self, sent: Sent) -> bool:
+        late = any(kind.reorders for kind in self._met(sent))
+        return late and self.bucket.read(self.prefix + sent.key) != STRANGE
+
     def _check_end(self, sent: Sent) -> None:
         """That it has ended as it had to."""
-        met = self.chaos.met.get(f"{self.bucket.name}/{self.prefix}{sent.key}", [])
+        met = self._met(sent)
         may = REASONS if any(kind.ends for kind in met) else []  # the last word may be that of another fault
         may = [*may, "sha256"] if sent.wrong else may
         if not sent.stream.size:  # and nobody knew whether there was an object
