@@ -491,13 +491,16 @@ class Registry:
             return
         live.accumulator.release()
         record = await self._checkpoint.find(live.upload.id)
+        names = (await asyncio.to_thread(part_names, self._spool)).get(live.upload.id, [])
         if record is None or record.upload.state not in LIVE:
+            for name in names:  # its end was committed, whatever was said of that
+                self._spool.discard(name)
             self._drop(live)
             if record:
                 self.on_end(record.upload)
+                await self._bury(record.upload)
             return
-        names = await asyncio.to_thread(part_names, self._spool)
-        fresh, _ = await self._restore(record, names.get(record.upload.id, []), same_boot=True)
+        fresh, _ = await self._restore(record, names, same_boot=True)
         try:
             await self._checkpoint.insist(partial(self._checkpoint.save, fresh.upload))
         except BaseException:

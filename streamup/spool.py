@@ -333,15 +333,20 @@ class Spool:
         failpoint("before_unlink")
         self.close(file)
         file.removed = True
-        try:
-            self.files.unlink(file.path)
-        except OSError as error:  # it takes room until it can be
-            log.warning("removing %s: %s", file.path.name, error.strerror)
-            self._left.add(file.path)
+        self.discard(file.path.name)
         if file.reserved:
             self.budget.release(owner, file.reserved)
             file.reserved = 0
         failpoint("after_unlink")
+
+    def discard(self, name: str) -> None:
+        """Remove a file that nobody holds."""
+        path = self.directory / name
+        try:
+            self.files.unlink(path)
+        except OSError as error:  # it takes room until it can be
+            log.warning("removing %s: %s", name, error.strerror)
+            self._left.add(path)
 
     def tidy(self) -> None:
         """Remove what could not be removed at its time. No other file has taken its name: parts are not rewritten."""

@@ -951,6 +951,18 @@ async def test_reading_again_over_and_over_holds_no_more_budget(process, monkeyp
     assert process.spool.budget.reserved == 3
 
 
+async def test_an_end_that_was_committed_and_not_told_leaves_nothing(process):
+    live = await process.interrupted(b"abc")
+    record = await process.checkpoint.find(live.upload.id)
+    record.upload.fail("state lost", process.clock.now)
+    await process.checkpoint.save(record.upload)
+    process.checkpoint.failing = ["save"]
+    with pytest.raises(CheckpointError):
+        await process.uploads.append(append(3), NOBODY)
+    await until(lambda: not len(process.uploads.registry))
+    assert ([], 0) == (process.names(), process.spool.budget.reserved)
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT], ids=errno.errorcode.get)
 async def test_a_failed_sync_fails_the_upload(process, number):
     process.files.sync_error = number
