@@ -12,7 +12,8 @@ from invariants import Broken, Invariant
 
 
 @pytest.fixture
-def counted():
+def counted(monkeypatch):
+    monkeypatch.setattr(Figures, "seconds", 0.0)
     found = Figures("power cuts", Size.CI, seed=7)
     found.count("images", 1200)
     found.count("GiB", 0.5)
