@@ -81,15 +81,16 @@ class Sending:
     stored: bool = False
     lost: list[str] = field(default_factory=list)
     refused: Counter[int] = field(default_factory=Counter)
+    cut: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ask(self, method: str, headers: Mapping[str, str], body: Any = b"") -> tuple[int, Mapping[str, str]]:
-        """One request about the object. A status of 0: the connection was cut."""
+        """One request about the object. A status of 0: the connection was cut, and `cut` has how."""
         before = self.announced
         try:
             answer = self.server.ask(method, f"/objects/{self.key}", headers, body, seconds=20)
-        except GONE:
-            self.refused[0] += 1
+        except GONE as error:
+            self.cut.append(repr(error))
             return 0, {}
         if answer.status >= 400 and answer.status != 404:
             self.refused[answer.status] += 1
@@ -100,6 +101,11 @@ class Sending:
         elif answer.status < 400 and "Upload-Offset" in answer.headers:
             self.hear(int(answer.headers["Upload-Offset"]), before)
         return answer.status, answer.headers
+
+    @property
+    def met(self) -> list[object]:
+        """How often and how it could not be served."""
+        return [*self.refused.elements(), *self.cut]
 
     def hear(self, offset: int, before: int) -> None:
         if offset < before and self.announced >= before:
@@ -345,7 +351,7 @@ def check(stage: Stage, server: Server, *sendings: Sending, files: list[str] | N
         if digest(stage.bucket.read(prefix_of(server) + sending.key)) != digest(sending.data):
             raise Broken(Invariant.CLEAN_END, f"{sending.key} is not what was sent")
         stage.figures.count("bytes announced", sending.told)
-        stage.figures.count("refusals that were told", sum(sending.refused.values()) - sending.refused[0])
+        stage.figures.count("refusals that were told", sending.refused.total())
     if left := stage.bucket.multiparts(prefix_of(server)):
         raise Broken(Invariant.NOTHING_LEFT, f"multipart uploads of {left}")
     if files is not None:
@@ -407,8 +413,8 @@ def full(stage: Stage) -> None:
     for sending in (*sendings, pipe.sending):
         if sending.lost:
             raise Broken(Invariant.OFFSET, f"{sending.key} has failed on a full disk: {sending.lost}")
-        if sending.refused[0]:
-            raise Broken(Invariant.SAID, f"{sending.key} was cut without a word on a full disk")
+        if sending.cut:
+            raise Broken(Invariant.SAID, f"{sending.key} was cut without a word on a full disk: {sending.cut}")
 
 
 # -- a disk that breaks ----------------------------------------------------------------------------------------------
@@ -519,10 +525,10 @@ def break_once(stage: Stage, server: Server, fault: Fault, error: str, name: str
         raise Broken(Invariant.FAIL_CLOSED, f"{fault.call} of {fault.where}: {error}, and {name} is {found}")
     if fault.outcome != "fails" and state != "complete":
         raise Broken(Invariant.OFFSET, f"{fault.call} of {fault.where}: {error}, and {name} is {found}")
-    if fault.outcome == "waits" and sending.refused:
-        raise Broken(Invariant.SAID, f"{fault.call} of {fault.where}: {error}, and {name} met {sending.refused}")
-    if beside.lost or (fault.where == "part" and beside.refused):
-        raise Broken(Invariant.ENDS, f"what was sent beside {name} met {beside.refused}, {beside.lost}")
+    if fault.outcome == "waits" and sending.met:
+        raise Broken(Invariant.SAID, f"{fault.call} of {fault.where}: {error}, and {name} met {sending.met}")
+    if beside.lost or (fault.where == "part" and beside.met):
+        raise Broken(Invariant.ENDS, f"what was sent beside {name} met {beside.met}, {beside.lost}")
     return [sending, beside]
 
 
@@ -581,8 +587,8 @@ def remounted(stage: Stage) -> None:
         subprocess.run(["mount", "-o", "remount,rw", str(spool)], check=True)
     check(stage, server, *sendings)
     for sending in sendings:
-        if sending.lost or sending.refused:
-            raise Broken(Invariant.OFFSET, f"{sending.key}: {sending.lost} {sending.refused} on a read-only disk")
+        if sending.lost or sending.met:
+            raise Broken(Invariant.OFFSET, f"{sending.key}: {sending.lost} {sending.met} on a read-only disk")
 
 
 def gone(stage: Stage) -> None:
