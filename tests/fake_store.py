@@ -111,7 +111,7 @@ Damage = Arrives | Keeps | Tells
 Fault = None | StoreError | type[StoreError] | _Drop | float | asyncio.Event | Damage | tuple["Fault", ...]
 
 
-class _Damages:
+class Damages:
     """The damage that one call does."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
@@ -362,7 +362,7 @@ class FakeStore:
     # Faults
 
     @asynccontextmanager
-    async def _call(self, operation: str, key: str = "key") -> AsyncIterator[_Damages]:
+    async def _call(self, operation: str, key: str = "key") -> AsyncIterator[Damages]:
         assert not {".", ".."}.intersection(key.split("/")), "a key that may leave the prefix"
         assert not {"Cc", "Cs", "Zl", "Zp"} & set(map(category, key)), "a key with control characters"
         self.calls[operation] += 1
@@ -380,7 +380,7 @@ class FakeStore:
             for one in faults:
                 await _meet(operation, one)
             with suppress(StoreError) if DROP in faults else nullcontext():
-                yield _Damages(faults)
+                yield Damages(faults)
             if DROP in faults:
                 raise StoreUnavailable(f"{operation}: the answer was lost")
         finally:
@@ -394,7 +394,7 @@ class FakeStore:
             raise NoSuchMultipart(f"{key} {multipart_id}", status=404, code="NoSuchUpload")
         return multipart
 
-    def _checked(self, body: PartBody, meta: ObjectMeta, damage: _Damages) -> bytes:
+    def _checked(self, body: PartBody, meta: ObjectMeta, damage: Damages) -> bytes:
         """The body's bytes, read after all delays: a part file that went away too early is noticed."""
         assert body.checksum in self.checksums, "a kind of checksum this store does not keep"
         assert (body.sha256 is not None) == (body.checksum is Checksum.SHA256), (

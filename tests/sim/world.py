@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from fake_store import FakeObject, checksums_of
 from invariants import Broken, Invariant
@@ -193,6 +193,7 @@ class World:
         self.clients: list[Client] = []
         self.revoked: set[str] = set()
         self.keys_written: set[str] = set()
+        self.keys_replaced: set[str] = set()
         self.may_remove: set[str] = set()
         self.tokens: dict[str, Model] = {}
         self.crash: Crash | None = None
@@ -200,6 +201,7 @@ class World:
         self.boots = 0
         self.numbers = 0
         self.slow_seconds = 0.0
+        self.calm_at = 0.0
         self.counts = Counter[str]()
         self.passed = Counter[str]()
         self.crashed_at = Counter[str]()
@@ -302,6 +304,7 @@ class World:
             self.left.disk.flush()
             for model in self.models.values():
                 model.low = model.announced
+                model.faults.add("power cut")  # what was not synced counts no more, though it is there
         self.restart()
 
     def failpoint(self, name: str) -> None:
@@ -404,6 +407,7 @@ class World:
     # -- time passes --------------------------------------------------------------------------------------------------
 
     def spend(self, seconds: float) -> None:
+        self._calm()
         self.process.loop.slow_seconds = self.slow_seconds
         self.process.loop.spend(seconds)
         self._raise()
@@ -445,16 +449,21 @@ class World:
     # -- clients ------------------------------------------------------------------------------------------------------
 
     def create(
-        self, key: str, shape: str, size: int, body: str = "clean", *, policy: Policy | None = None, subject: int = 0
+        self,
+        key: str,
+        shape: str,
+        size: int,
+        body: str = "clean",
+        *,
+        policy: Policy | Literal["independent"] | None = None,
+        subject: int = 0,
     ) -> None:
         """A client begins an upload to this key."""
         self.numbers += 1
         model = Model(f"u{self.numbers}", key)
         self.models[model.id] = model
         if policy == "replace":
-            for other in self.models.values():
-                if other.key == key:
-                    other.faults.add("cancelled")
+            self.keys_replaced.add(key)
         if shape in {"chunked", "wrong digest", "last digest"} and (not size or "wrong" in shape):
             model.faults.add("cancelled")
         store = self.process.store
@@ -462,7 +471,14 @@ class World:
 
         def prepare(offset: int) -> Create:
             terms = shaped(shape, claim, model, offset)
-            return Create(key=key, upload_id=model.id, body=terms, description=description, policy=policy)
+            return Create(
+                key=key,
+                upload_id=model.id,
+                body=terms,
+                description=description,
+                policy=None if policy == "independent" else policy,
+                independent=policy == "independent",
+            )
 
         claim = self._claim(size)
         self._send(model, claim, prepare, subject, body, offset=0)
@@ -573,6 +589,43 @@ class World:
             return self.models[intent.upload_id]
         live = self.process.uploads.registry.open_upload(intent.key or "")
         return self.models.get(live.upload.id) if live else None
+
+    # -- the weather --------------------------------------------------------------------------------------------------
+
+    def lasts(self, seconds: float) -> None:
+        """What the weather is like now stays so for at least so long."""
+        self.calm_at = max(self.calm_at, self.now() + seconds)
+
+    def exhaust(self, what: str) -> None:
+        """The machine, or its disk, is at its end, or beyond."""
+        disk, database = self.process.disk, self.process.database
+        self.trace(f"exhausted: {what}")
+        match what:
+            case "disk full":
+                disk.capacity = disk.used + self.choices.choice((0, 0, 20))
+            case "few descriptors":
+                disk.most_open = 1
+            case "checkpoint full":
+                database.full = True
+            case "commits":
+                database.rates["commit"] = 0.2
+            case "questions":
+                database.rates["question"] = 0.05
+            case "threads":
+                self.slow_seconds = 2.0
+            case "store":
+                self.weather.outage_until = self.now() + self.choices.choice((1.0, 20.0))
+            case "permission":
+                self.weather.denied_until = self.now() + self.choices.choice((1.0, 20.0))
+            case _:
+                disk.rates[what] = 0.2
+
+    def _calm(self) -> None:
+        if 0.0 < self.calm_at <= self.now():
+            self.calm_at = 0.0
+            self.weather.clear()
+            self.heal_disk()
+            self.slow_seconds = 0.0
 
     # -- others who have the bucket ------------------------------------------------------------------------------------
 
@@ -705,7 +758,7 @@ class World:
                 self.require_stored(model)
             case "failed":
                 self._require_explained(model, reason or "")
-            case "cancelled" if "cancelled" not in model.faults:
+            case "cancelled" if "cancelled" not in model.faults and model.key not in self.keys_replaced:
                 raise Broken(Invariant.OFFSET, f"{model}, and nobody has asked for that")
             case "expired" if model.clients or self.now() - model.touched < EXPIRE_SECONDS - ANSWER_SECONDS:
                 raise Broken(Invariant.OFFSET, f"{model}: a client was there {self.now() - model.touched} s ago")
@@ -849,6 +902,11 @@ class World:
         if found := {what: them for what, them in left.items() if them}:
             raise Broken(Invariant.NOTHING_LEFT, f"{found}")
 
+
+EXHAUSTED = (
+    *("disk full", "few descriptors", "checkpoint full", "commits", "commits", "questions", "threads"),
+    *("store", "permission", "write", "sync", "sync", "sync_directory", "read", "unlink", "truncate", "short", "open"),
+)
 
 EXPLAINED = (
     ("spool:", "disk"),
