@@ -45,6 +45,14 @@ def planted(*names: str | None) -> Iterator[Counter[str]]:
         yield reached
 
 
+LOSS = (Invariant.OFFSET, Invariant.RECEIVED, Invariant.CLEAN_END, Invariant.WHOLE, Invariant.ONE_WRITER)
+"""Bytes are not those that were sent, or are none: by which of these that is noticed first, chance decides."""
+
+
+LOSS = (Invariant.OFFSET, Invariant.RECEIVED, Invariant.CLEAN_END, Invariant.WHOLE, Invariant.ONE_WRITER)
+"""Bytes are not those that were sent, or are none: by which of these that is noticed first, chance decides."""
+
+
 # -- what was received is on the disk, what was announced is durable (laws 1 and 2) -----------------------------------
 
 DURABILITY = {
@@ -57,6 +65,8 @@ DURABILITY = {
             +pass
             """,
         ),
+        simulation=LOSS,
+        power_cut=(Invariant.OFFSET,),
     ),
     "no_directory_sync": Bug(
         "Part files are synced, the directory that has their names is not.",
@@ -67,6 +77,7 @@ DURABILITY = {
             +if False:
             """,
         ),
+        simulation=LOSS,
     ),
     "forgets_new_names": Bug(
         "After a sync that was cancelled or failed, the directory is taken for synced.",
@@ -77,6 +88,7 @@ DURABILITY = {
             +pass
             """,
         ),
+        simulation=LOSS,
     ),
     "synchronous_normal": Bug(
         "The checkpoint is written as fast as SQLite's documentation says that WAL allows.",
@@ -87,6 +99,8 @@ DURABILITY = {
             +self._db.execute("PRAGMA synchronous = NORMAL")
             """,
         ),
+        simulation=LOSS,
+        power_cut=(Invariant.OFFSET,),
     ),
     "commits_later": Bug(
         "An offset is announced while its commit is on its way.",
@@ -97,6 +111,8 @@ DURABILITY = {
             +asyncio.ensure_future(commit(synced.offset, synced.files))
             """,
         ),
+        simulation=LOSS,
+        power_cut=(Invariant.OFFSET,),
     ),
     "announces_what_was_received": Bug(
         "The offset is read after the sync, and not before it: bytes that came meanwhile are in it.",
@@ -107,6 +123,8 @@ DURABILITY = {
             +return Synced(self._upload.received, sizes)
             """,
         ),
+        simulation=LOSS,
+        power_cut=(Invariant.OFFSET,),
     ),
     "claims_what_was_not_synced": Bug(
         "The sizes of the part files are read after the sync, and not before it.",
@@ -117,6 +135,8 @@ DURABILITY = {
             +return Synced(offset, [(file.part.number, file.size, file.crc64nvme) for file in files])
             """,
         ),
+        simulation=LOSS,
+        power_cut=(Invariant.OFFSET,),
     ),
     "an_old_row_wins": Bug(
         "A row that was copied before an announcement takes it back.",
@@ -127,6 +147,7 @@ DURABILITY = {
             +db.execute(f"{statement}, offset = excluded.offset", row)
             """,
         ),
+        simulation=LOSS,
     ),
     "ignores_a_failed_commit": Bug(
         "A commit that failed is logged, and that is all.",
@@ -137,6 +158,7 @@ DURABILITY = {
             +return
             """,
         ),
+        simulation=LOSS,
     ),
     "syncs_again_after_a_failure": Bug(
         "A sync that failed is tried once more, and the kernel says that all is well.",
@@ -150,6 +172,8 @@ DURABILITY = {
             +    synced = await live.accumulator.sync()
             """,
         ),
+        simulation=LOSS,
+        disk=(Invariant.FAIL_CLOSED,),
     ),
     "ignores_a_failed_sync": Bug(
         "A sync that failed is logged, and that is all.",
@@ -159,10 +183,11 @@ DURABILITY = {
             -except FileNotFoundError:
             -    if not file.removed:
             -        raise
-            +except OSError:
-            +    continue
+            +except OSError as error:
+            +    log.warning("syncing %s: %s", file.path.name, error.strerror)
             """,
         ),
+        simulation=LOSS,
     ),
     "a_full_disk_passes": Bug(
         "A sync that meets a full disk is made again later, and says then that all is well.",
@@ -173,6 +198,7 @@ DURABILITY = {
             +if error.errno in PASSING:
             """,
         ),
+        simulation=LOSS,
     ),
     "a_full_disk_is_a_failure": Bug(
         "A write that finds no room fails its upload, which could have waited.",
@@ -183,7 +209,8 @@ DURABILITY = {
             -    return 0
             """,
         ),
-        disk=(Invariant.SAID,),
+        simulation=LOSS,
+        disk=(Invariant.SAID, Invariant.CLEAN_END),
     ),
     "a_missing_file_is_synced": Bug(
         "A part file that is not there must have been stored.",
@@ -195,16 +222,7 @@ DURABILITY = {
             +continue
             """,
         ),
-    ),
-    "reads_again_during_a_sync": Bug(
-        "An upload is read again while a sync is on its way, which may fail yet.",
-        Patch(
-            "registry:Registry._read_again",
-            """
-            -async with live.syncing:
-            -    pass  # a sync on its way may fail yet, and the upload that is read then would sync again (law 10)
-            """,
-        ),
+        disk=(Invariant.FAIL_CLOSED,),
     ),
     "a_refusal_tells_what_was_received": Bug(
         "An offset that does not match is refused with what is received, durable or not.",
@@ -215,6 +233,7 @@ DURABILITY = {
             +pass
             """,
         ),
+        simulation=LOSS,
     ),
 }
 
@@ -233,6 +252,8 @@ PARTS = {
             -self._parts.discard(file)
             """,
         ),
+        simulation=(*LOSS, Invariant.KNOWN),
+        power_cut=(Invariant.OFFSET,),
     ),
     "receipt_before_the_answer": Bug(
         "The receipt is committed while the part is on its way: all of it but the ETag is known.",
@@ -244,6 +265,7 @@ PARTS = {
             +await self._shared.checkpoint.add_receipt(self._upload.id, early)
             """,
         ),
+        simulation=LOSS,
     ),
     "numbers_parts_by_counting": Bug(
         "A part's number is the number of those that the store has, and one.",
@@ -254,6 +276,7 @@ PARTS = {
             +self._upload.key, self._upload.multipart_id or "", len(self._upload.receipts) + 1, body
             """,
         ),
+        simulation=(*LOSS, Invariant.KNOWN),
     ),
     "offset_is_a_sum": Bug(
         "A restart takes the sum of the parts in the store for the offset, though one may be missing between them.",
@@ -265,18 +288,7 @@ PARTS = {
             +number = len(upload.receipts) + 1
             """,
         ),
-    ),
-    "last_part_before_the_seal": Bug(
-        "The last part, which is short, leaves for the store before the seal is committed: its number may come again.",
-        Patch(
-            "registry:Registry.seal",
-            """
-            +live.accumulator.seal()
-             self._last_order += 1
-             await self._commit_end(live, partial(self._checkpoint.save, live.upload))
-            -live.accumulator.seal()
-            """,
-        ),
+        simulation=LOSS,
     ),
     "checksum_of_what_was_meant": Bug(
         "The checksum runs over the bytes that were to be written, not over those that the disk took.",
@@ -287,6 +299,7 @@ PARTS = {
             +file.crc64nvme = checksums.crc64nvme(data, file.crc64nvme)
             """,
         ),
+        simulation=LOSS,
     ),
     "counts_what_was_meant": Bug(
         "A short write is taken for a whole one.",
@@ -298,36 +311,7 @@ PARTS = {
             +taken = len(data)
             """,
         ),
-    ),
-    "receipts_outlive_their_multipart": Bug(
-        "When an upload begins again with another multipart upload, the receipts of the first one stay in the record.",
-        Patch(
-            "drain:Drain._begin_again",
-            """
-            -await checkpoint.insist(partial(checkpoint.forget_receipts, self._upload))
-            +await checkpoint.insist(partial(checkpoint.save, self._upload))
-            """,
-        ),
-    ),
-    "begins_again_with_holes": Bug(
-        "An upload begins again though parts of it have left the spool.",
-        Patch(
-            "accumulator:Accumulator.rewind",
-            """
-            -return not self._upload.receipts
-            +return True
-            """,
-        ),
-    ),
-    "hands_out_the_open_part": Bug(
-        "An upload that begins again hands out the part to which bytes are still added.",
-        Patch(
-            "accumulator:Accumulator.rewind",
-            """
-            -file for file in self._in_order() if file is not self._open and not self._is_provisional(file)
-            +file for file in self._in_order() if file.size
-            """,
-        ),
+        simulation=LOSS,
     ),
 }
 
@@ -343,6 +327,8 @@ STORE = {
              failpoint("before_create_multipart")
             """,
         ),
+        simulation=(Invariant.NOTHING_LEFT,),
+        kill_at_failpoints=(Invariant.NOTHING_LEFT,),
     ),
     "forgets_the_multipart_id": Bug(
         "Parts are sent before it is committed whose they are.",
@@ -353,6 +339,7 @@ STORE = {
             -await self._save()
             """,
         ),
+        simulation=LOSS,
     ),
     "leaves_orphans": Bug(
         "Of a multipart upload whose creation was not answered nobody asks whether it is there.",
@@ -363,6 +350,8 @@ STORE = {
             +if True:
             """,
         ),
+        simulation=(Invariant.NOTHING_LEFT,),
+        kill_at_failpoints=(Invariant.NOTHING_LEFT,),
     ),
     "aborts_what_is_known": Bug(
         "Whatever was begun under the same key meanwhile is taken for an orphan, another upload's parts as well.",
@@ -373,6 +362,7 @@ STORE = {
             +if found.key == self._upload.key and found.initiated >= since:
             """,
         ),
+        simulation=LOSS,
     ),
     "does_not_abort": Bug(
         "A cancelled upload leaves its multipart upload in the store.",
@@ -383,6 +373,7 @@ STORE = {
             +pass
             """,
         ),
+        simulation=(Invariant.NOTHING_LEFT,),
     ),
     "no_such_upload_is_success": Bug(
         "A multipart upload that is gone must have been completed by the attempt before.",
@@ -394,6 +385,8 @@ STORE = {
              except StoreError as error:
             """,
         ),
+        simulation=LOSS,
+        store_faults=(Invariant.FAIL_CLOSED,),
     ),
     "being_there_is_proof": Bug(
         "An object under the key is taken for ours, whoever made it.",
@@ -404,6 +397,7 @@ STORE = {
             +return found
             """,
         ),
+        simulation=LOSS,
     ),
     "size_is_not_compared": Bug(
         "Our token is taken for proof, and the size is not looked at.",
@@ -414,6 +408,7 @@ STORE = {
             +whole = all(ours[name] == value for name, value in named.items())
             """,
         ),
+        simulation=LOSS,
     ),
     "checksums_are_not_compared": Bug(
         "Token and size are taken for proof, and checksums are not looked at.",
@@ -426,6 +421,7 @@ STORE = {
             +if whole:
             """,
         ),
+        simulation=LOSS,
     ),
     "an_error_within_200_is_success": Bug(
         "botocore's eye for errors that come with 200 is closed.",
@@ -451,6 +447,7 @@ STORE = {
             +answer.get("ETag", ""),
             """,
         ),
+        store_faults=(Invariant.FAIL_CLOSED,),
     ),
     "a_lost_answer_is_success": Bug(
         "A completion that is not answered is taken for done.",
@@ -462,6 +459,8 @@ STORE = {
              except StoreError as error:
             """,
         ),
+        simulation=LOSS,
+        store_faults=(Invariant.FAIL_CLOSED,),
     ),
     "completes_again_blindly": Bug(
         "A completion whose answer was lost is asked for again, and nobody looks whether the object is there.",
@@ -473,16 +472,7 @@ STORE = {
             +pass
             """,
         ),
-    ),
-    "puts_again_blindly": Bug(
-        "PutObject is repeated over whatever is under the key by then.",
-        Patch(
-            "completion:Completion.put",
-            """
-            -self._require_unchanged(found)
-            +pass
-            """,
-        ),
+        simulation=LOSS,
     ),
     "a_listing_is_the_truth": Bug(
         "An upload whose parts the store does not list has failed.",
@@ -493,6 +483,7 @@ STORE = {
             +raise UploadFailed("the store does not list the parts")
             """,
         ),
+        simulation=LOSS,
     ),
     "gives_up_in_an_outage": Bug(
         "A part that the store has not taken the third time is given up, and its upload with it.",
@@ -511,6 +502,7 @@ STORE = {
             +except (UploadFailed, StoreRefused, StoreUnavailable, SpoolError) as error:
             """,
         ),
+        simulation=LOSS,
     ),
     "prefix_without_a_slash": Bug(
         "The prefix is put before keys as it is, without a slash between.",
@@ -521,6 +513,7 @@ STORE = {
             +self.prefix = prefix.strip("/")
             """,
         ),
+        store_faults=(Invariant.INSIDE,),
     ),
     "puts_outside_the_prefix": Bug(
         "PutObject forgets the prefix.",
@@ -531,16 +524,7 @@ STORE = {
             +answer = await self._send("put_object", body, checksum, Key=key, **options)
             """,
         ),
-    ),
-    "aborts_by_our_clock": Bug(
-        "Orphans are those that were begun since a moment of our clock, whatever the store's says.",
-        Patch(
-            "drain:Drain._try_to_create",
-            """
-            -self._upload.announce_creation(self._shared.store_time())
-            +self._upload.announce_creation(self._shared.clock())
-            """,
-        ),
+        store_faults=(Invariant.INSIDE,),
     ),
 }
 
@@ -555,6 +539,7 @@ WRITERS = {
             -await self.registry.stop_writer(live, "another request went on with this upload")
             """,
         ),
+        simulation=LOSS,
     ),
     "does_not_wait_for_the_old_writer": Bug(
         "A newcomer stops the old writer, and does not wait until it has settled.",
@@ -565,6 +550,7 @@ WRITERS = {
             +pass
             """,
         ),
+        simulation=LOSS,
     ),
     "a_stopped_writer_drains": Bug(
         "A stopped writer still takes what its body's buffer holds.",
@@ -576,6 +562,7 @@ WRITERS = {
             +        await self.live.accumulator.add(chunk, limit=self.terms.limit)
             """,
         ),
+        simulation=LOSS,
     ),
     "a_stopped_writer_ends_well": Bug(
         "A writer that was stopped after its last byte has ended cleanly.",
@@ -589,6 +576,7 @@ WRITERS = {
             +return None
             """,
         ),
+        simulation=LOSS,
     ),
     "completes_what_was_interrupted": Bug(
         "The end of the body is its end, whatever has ended it.",
@@ -599,6 +587,8 @@ WRITERS = {
             +if (ending := self.stopped) is None:
             """,
         ),
+        endings=LOSS,
+        simulation=LOSS,
     ),
     "cancellation_is_an_end": Bug(
         "A request that is cancelled has ended without an error.",
@@ -609,16 +599,7 @@ WRITERS = {
             +ending: str | UploadError | SpoolError | None = None
             """,
         ),
-    ),
-    "seals_short_of_the_end": Bug(
-        "A body that said it is all seals, though it is shorter than its range.",
-        Patch(
-            "uploads:_is_all",
-            """
-            -return writer.terms.seals and (limit is None or writer.live.upload.received == limit)
-            +return writer.terms.seals
-            """,
-        ),
+        simulation=LOSS,
     ),
     "a_reset_is_an_end": Bug(
         "A connection that was lost after the last byte that came has ended its body.",
@@ -629,6 +610,7 @@ WRITERS = {
             +if False:
             """,
         ),
+        endings=LOSS,
     ),
     "silence_is_an_end": Bug(
         "A body of which no byte came for a while is over.",
@@ -639,6 +621,7 @@ WRITERS = {
             +pass
             """,
         ),
+        endings=LOSS,
     ),
     "leaves_the_tail": Bug(
         "What the parser had when the connection was lost is left there.",
@@ -650,6 +633,7 @@ WRITERS = {
             +self.interrupted = "the connection was lost"
             """,
         ),
+        endings=LOSS,
     ),
     "ignores_the_order_of_a_key": Bug(
         "An upload completes when its parts are there, whatever was sealed before it.",
@@ -660,6 +644,7 @@ WRITERS = {
             +pass
             """,
         ),
+        simulation=(*LOSS, Invariant.ORDER),
     ),
     "orders_by_creation": Bug(
         "Completions of a key take effect in the order in which the uploads were begun.",
@@ -670,6 +655,7 @@ WRITERS = {
             +if other.upload.created < live.upload.created
             """,
         ),
+        simulation=(*LOSS, Invariant.ORDER),
     ),
     "skips_the_digest": Bug(
         "The digest of an append is not compared.",
@@ -680,6 +666,7 @@ WRITERS = {
             +pass
             """,
         ),
+        simulation=LOSS,
     ),
     "keeps_what_has_the_wrong_digest": Bug(
         "What came with a wrong digest stays in the part file.",
@@ -690,16 +677,7 @@ WRITERS = {
             +file.size, file.crc64nvme = provisional.size, provisional.crc64nvme
             """,
         ),
-    ),
-    "confirms_before_the_commit": Bug(
-        "Parts of a provisional append leave for the store before it is committed that they count.",
-        Patch(
-            "registry:Registry.confirm",
-            """
-             live.upload.confirm(guards)
-            +live.accumulator.confirm()
-            """,
-        ),
+        kill_at_failpoints=(Invariant.RECEIVED,),
     ),
     "skips_the_digest_of_the_whole": Bug(
         "What the client says the whole is, is not compared with what came.",
@@ -710,6 +688,7 @@ WRITERS = {
             +if False:
             """,
         ),
+        simulation=LOSS,
     ),
     "two_newcomers_enter": Bug(
         "Two newcomers at once stop the old writer, and both go on.",
@@ -720,45 +699,7 @@ WRITERS = {
             +if True:
             """,
         ),
-    ),
-    "keeps_the_word_of_a_refused_body": Bug(
-        "What a client said with a body that was refused still counts: there the upload ends.",
-        Patch(
-            "uploads:_take_back",
-            """
-            -writer.live.upload.seal_at = None
-            """,
-        ),
-    ),
-    "keeps_the_word_of_a_withdrawn_append": Bug(
-        "Where an append with a wrong digest would have ended the upload, the upload still ends.",
-        Patch(
-            "upload:Upload.withdraw",
-            """
-            -self.provisional = self.seal_at = None
-            +self.provisional = None
-            """,
-        ),
-    ),
-    "seals_while_provisional": Bug(
-        "An append whose digest is not known yet seals the upload when it reaches the end.",
-        Patch(
-            "upload:Upload.due",
-            """
-            -return self.state is State.OPEN and self.received == self.seal_at and self.provisional is None
-            +return self.state is State.OPEN and self.received == self.seal_at
-            """,
-        ),
-    ),
-    "seals_short_of_the_length": Bug(
-        "An upload is sealed with fewer bytes than were declared.",
-        Patch(
-            "upload:Upload.seal",
-            """
-            -if self.length is not None and self.received != self.length:
-            +if self.length is not None and self.received > self.length:
-            """,
-        ),
+        simulation=LOSS,
     ),
     "takes_more_than_the_length": Bug(
         "Bytes beyond the declared length are taken.",
@@ -776,16 +717,7 @@ WRITERS = {
             +if False:
             """,
         ),
-    ),
-    "replaces_before_the_first_byte": Bug(
-        "A newcomer replaces the upload of a key before a byte of it has come.",
-        Patch(
-            "uploads:Uploads._begin",
-            """
-             audit.created(upload)
-            +await self._arrived(writer)
-            """,
-        ),
+        simulation=(*LOSS, Invariant.BOUNDED),
     ),
 }
 
@@ -801,6 +733,7 @@ BOUNDS = {
             +rest = file.reserved - file.size
             """,
         ),
+        simulation=(Invariant.BOUNDED,),
     ),
     "never_releases": Bug(
         "The reserve of a part that was stored is not given back.",
@@ -811,6 +744,7 @@ BOUNDS = {
             +pass
             """,
         ),
+        simulation=(Invariant.ENDS, Invariant.BOUNDED, Invariant.NOTHING_LEFT),
     ),
     "resumes_without_a_reserve": Bug(
         "Who comes back goes on with the part that was begun, and reserves nothing for its rest.",
@@ -822,19 +756,10 @@ BOUNDS = {
             +pass
             """,
         ),
+        simulation=(Invariant.BOUNDED,),
     ),
-    "forgets_a_grant": Bug(
-        "Who is cancelled while a reserve is granted does not give it back.",
-        Patch(
-            "spool:Budget.reserve",
-            """
-            -self.release(owner, size)  # granted and cancelled in the same turn of the loop
-            +pass
-            """,
-        ),
-    ),
-    "slots_leak_on_errors": Bug(
-        "A part that failed keeps its slot.",
+    "slots_leak": Bug(
+        "A part that fails, or is cancelled, keeps its slot.",
         Patch(
             "uploader:Slots.hold",
             """
@@ -846,26 +771,7 @@ BOUNDS = {
             +self._release(owner)
             """,
         ),
-    ),
-    "slots_leak_on_cancellation": Bug(
-        "Who is cancelled while a slot is granted keeps it.",
-        Patch(
-            "uploader:Slots._acquire",
-            """
-            -if granted.done() and not granted.cancelled():
-            +if False:
-            """,
-        ),
-    ),
-    "leaves_part_files": Bug(
-        "The files of an upload that has ended stay in the spool.",
-        Patch(
-            "accumulator:Accumulator.clear",
-            """
-            -self.discard(file)
-            +del self._files[file.part.number]
-            """,
-        ),
+        simulation=(Invariant.ENDS, Invariant.BOUNDED, Invariant.NOTHING_LEFT),
     ),
     "expires_what_has_a_writer": Bug(
         "An upload expires some time after it was touched, though somebody is sending to it.",
@@ -890,23 +796,7 @@ BOUNDS = {
             +if at is not None and at <= now and not live.stale:
             """,
         ),
-    ),
-    "expires_what_is_sealed": Bug(
-        "An upload that waits for the store expires like any other.",
-        Patch(
-            "upload:Upload.expires",
-            """
-            -return self.touched + seconds if self.state is State.OPEN and self.touched is not None else None
-            +return self.touched + seconds if self.touched is not None else None
-            """,
-        ),
-        Patch(
-            "upload:Upload.expire",
-            """
-            -self._end(State.EXPIRED, now, None)
-            +self.state, self.ended = State.EXPIRED, now
-            """,
-        ),
+        simulation=LOSS,
     ),
     "never_expires": Bug(
         "Nobody looks for uploads that have expired.",
@@ -917,26 +807,7 @@ BOUNDS = {
             +pass
             """,
         ),
-    ),
-    "newcomers_take_the_last_eighth": Bug(
-        "The room in which parts that were begun can fill is given to those who begin.",
-        Patch(
-            "spool:Budget._fits",
-            """
-            -return self.reserved == 0 or self.reserved + size <= self.size - (0 if resumed else self.headroom)
-            +return self.reserved == 0 or self.reserved + size <= self.size
-            """,
-        ),
-    ),
-    "a_share_bounds_what_was_begun": Bug(
-        "Who has begun a part waits for the subject's share before it can fill.",
-        Patch(
-            "spool:Budget._has_share",
-            """
-            -return entry.begun or self.has_share(entry.subject, entry.size - beyond)
-            +return self.has_share(entry.subject, entry.size - beyond)
-            """,
-        ),
+        simulation=(Invariant.ENDS,),
     ),
     "leaves_descriptors": Bug(
         "A part file that is handed out stays open.",
@@ -952,6 +823,7 @@ BOUNDS = {
             -self.close(file)
             """,
         ),
+        simulation=(Invariant.BOUNDED,),
     ),
 }
 
@@ -967,6 +839,8 @@ RESTARTS = {
             +if False:
             """,
         ),
+        simulation=LOSS,
+        power_cut=(Invariant.OFFSET,),
     ),
     "trusts_nothing_but_the_record": Bug(
         "A restart keeps only what was announced, though the kernel still has the rest.",
@@ -977,6 +851,8 @@ RESTARTS = {
             +if True:
             """,
         ),
+        simulation=LOSS,
+        kill_at_failpoints=(Invariant.RECEIVED,),
     ),
     "does_not_cut": Bug(
         "What a part file has beyond what counts stays there, and more is appended to it.",
@@ -987,6 +863,8 @@ RESTARTS = {
             +pass
             """,
         ),
+        simulation=(*LOSS, Invariant.BOUNDED),
+        power_cut=(Invariant.OFFSET,),
     ),
     "does_not_remove_beyond": Bug(
         "Part files beyond what counts stay there, and more is appended to them.",
@@ -997,6 +875,7 @@ RESTARTS = {
             +pass
             """,
         ),
+        simulation=(*LOSS, Invariant.BOUNDED),
     ),
     "notes_the_boot_first": Bug(
         "The boot is recorded before what it has left is looked at: who dies in between believes lengths.",
@@ -1007,6 +886,7 @@ RESTARTS = {
              self._last_order = await self._checkpoint.last_order()
             """,
         ),
+        simulation=LOSS,
     ),
     "removes_everything_as_strange": Bug(
         "A restart removes the part files of uploads that it has just taken up.",
@@ -1017,6 +897,8 @@ RESTARTS = {
             +await self._restore(record, names.get(record.upload.id, []), same_boot=same_boot)
             """,
         ),
+        simulation=LOSS,
+        power_cut=(Invariant.OFFSET,),
     ),
     "opens_what_was_promised": Bug(
         "An upload that has lost announced bytes goes on, shorter.",
@@ -1027,16 +909,7 @@ RESTARTS = {
             +if False:
             """,
         ),
-    ),
-    "forgets_who_is_due": Bug(
-        "An upload whose last byte came before the process died stays open.",
-        Patch(
-            "registry:Registry._seal_due",
-            """
-            -if live.upload.due:
-            +if False:
-            """,
-        ),
+        simulation=LOSS,
     ),
     "forgets_the_order": Bug(
         "After a restart, seals are counted from one again.",
@@ -1047,6 +920,7 @@ RESTARTS = {
             +pass
             """,
         ),
+        simulation=LOSS,
     ),
     "forgets_the_cancelled": Bug(
         "A restart does not finish what was being buried.",
@@ -1057,6 +931,8 @@ RESTARTS = {
             +pass
             """,
         ),
+        simulation=(Invariant.NOTHING_LEFT,),
+        kill_at_failpoints=(Invariant.NOTHING_LEFT,),
     ),
     "a_provisional_append_counts": Bug(
         "A restart keeps what came with a digest that nobody has compared.",
@@ -1067,6 +943,7 @@ RESTARTS = {
             +pass
             """,
         ),
+        kill_at_failpoints=(Invariant.CLEAN_END,),
     ),
 }
 

@@ -13,7 +13,8 @@ import pytest
 from campaigns import Size, disk
 from campaigns.disk import ForbiddenHereError, Sending, Stage, clients, fill, injected, run
 from figures import Figures
-from invariants import Broken, Invariant
+from invariants import Broken
+from planted import BUGS
 from process import Answer
 
 
@@ -47,18 +48,11 @@ def test_a_disk_in_trouble_loses_nothing_that_it_need_not(seed, scenes):
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize(
-    ("bug", "scene", "invariants"),
-    [
-        ("a_full_disk_is_a_failure", disk.full, {Invariant.SAID, Invariant.CLEAN_END}),
-        ("syncs_again_after_a_failure", disk.broken, {Invariant.FAIL_CLOSED}),
-        ("a_missing_file_is_synced", disk.gone, {Invariant.FAIL_CLOSED}),
-    ],
-)
-def test_a_mistake_about_the_disk_is_caught(bug, scene, invariants):
+@pytest.mark.parametrize("bug", disk.CATCHING)
+def test_a_mistake_about_the_disk_is_caught(bug):
     with as_the_machine_lets_us(), pytest.raises(Broken) as caught:
-        run(Size.CI, 1, planted=bug, scenes=(scene,))
-    assert caught.value.invariant in invariants
+        run(Size.CI, 1, planted=bug, scenes=(disk.CATCHING[bug],))
+    assert caught.value.invariant in BUGS[bug].caught_by["disk"]
 
 
 # -- what it is made of ----------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from calls import Call, Watch
 from campaigns import Size, kill_at_calls, kill_at_failpoints, kill_at_random
 from invariants import Broken, Invariant
 from killing import Trial
+from planted import BUGS
 from process import content, prefix_of
-from resuming import RANGE, Ledger, send_and_give_up, send_range, send_ranges, send_small, send_with_digests
+from resuming import RANGE, Ledger, send_range, send_ranges, send_small
 
 pytest_plugins = ["weed", "process"]
 
@@ -57,19 +58,10 @@ def test_killed_at_random_moments(serve):
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize(
-    ("bug", "kill", "invariant"),
-    [
-        ("trusts_nothing_but_the_record", (send_ranges, ["after_write:20"]), Invariant.RECEIVED),
-        ("keeps_what_has_the_wrong_digest", (send_with_digests, ["after_cut:1"]), Invariant.RECEIVED),
-        ("a_provisional_append_counts", (send_with_digests, ["after_write:3"]), Invariant.CLEAN_END),
-        ("creates_unannounced", (send_ranges, ["after_create_multipart:1"]), Invariant.NOTHING_LEFT),
-        ("leaves_orphans", (send_ranges, ["after_create_multipart:1"]), Invariant.NOTHING_LEFT),
-        ("forgets_the_cancelled", (send_and_give_up, ["before_abort_multipart:1"]), Invariant.NOTHING_LEFT),
-    ],
-)
-def test_a_planted_bug_is_caught_by_a_kill(serve, monkeypatch, bug, kill, invariant):
+@pytest.mark.parametrize("bug", kill_at_failpoints.CATCHING)
+def test_a_planted_bug_is_caught_by_a_kill(serve, monkeypatch, bug):
     """Without it the same upload goes through the same kill."""
+    kill, [invariant] = kill_at_failpoints.CATCHING[bug], BUGS[bug].caught_by["kill_at_failpoints"]
     assert kill_at_failpoints.survive(serve, *kill).counts["kills"] == 1
     monkeypatch.setattr(killing, "ENDS_WITHIN", 5.0)
     with broken(invariant):

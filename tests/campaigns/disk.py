@@ -823,6 +823,13 @@ SCENES: Mapping[Callable[[Stage], None], tuple[int, int]] = {
 }
 """How many in CI, and before a release."""
 
+CATCHING: Mapping[str, Callable[[Stage], None]] = {
+    "a_full_disk_is_a_failure": full,
+    "syncs_again_after_a_failure": broken,
+    "a_missing_file_is_synced": gone,
+}
+"""Planted bugs, each with the scene that shows it."""
+
 LANES = {Size.CI: 1, Size.RELEASE: 3}
 """Processes side by side: scenes wait more than they work."""
 

@@ -11,7 +11,7 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,6 +184,17 @@ def run(size: Size, seed: int, planted: str | None = None, *, serve: Fresh | Non
     figures.count("failpoints", len(names))
     figures.count("bytes lost", 0)
     return figures
+
+
+CATCHING: Mapping[str, tuple[Send, Sequence[str]]] = {
+    "trusts_nothing_but_the_record": (send_ranges, ["after_write:20"]),
+    "keeps_what_has_the_wrong_digest": (send_with_digests, ["after_cut:1"]),
+    "a_provisional_append_counts": (send_with_digests, ["after_write:3"]),
+    "creates_unannounced": (send_ranges, ["after_create_multipart:1"]),
+    "leaves_orphans": (send_ranges, ["after_create_multipart:1"]),
+    "forgets_the_cancelled": (send_and_give_up, ["before_abort_multipart:1"]),
+}
+"""Planted bugs, each with an upload and a kill that show it: nobody needs to go through all of them for that."""
 
 
 def survive(fresh: Fresh, send: Send, wanted: Sequence[str], planted: str | None = None) -> Trial:
