@@ -210,6 +210,86 @@ async def test_the_idle_limit_counts_from_the_last_byte(desk, connect):
     assert body.interrupted == "no byte came for 0.3 s"
 
 
+# -- small chunks are gathered ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamup.body.GATHER_AFTER_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("_from_the_start")
+async def test_chunks_that_come_one_by_one_are_read_together_and_soon(desk, connect):
+    client = await connect()
+    await client.send(head("PUT", "/", CHUNKED))
+    _, body = await desk.body()
+    loop, sent, delays, reads = asyncio.get_running_loop(), [], [], 0
+
+    async def send() -> None:
+        for number in range(100):
+            sent.append(loop.time())
+            await client.send(chunk(bytes([number]) * 1000))
+            await asyncio.sleep(0.005)
+        await client.send(LAST_CHUNK)
+
+    sender = asyncio.create_task(send())
+    data = b""
+    while piece := await body.read():
+        reads += 1
+        delays.append(loop.time() - sent[len(data) // 1000])
+        data += piece
+    await sender
+    assert data == b"".join(bytes([number]) * 1000 for number in range(100))
+    assert body.interrupted is None
+    assert reads < 50
+    assert sorted(delays)[len(delays) // 2] < 0.05
+
+
+@pytest.mark.parametrize("end", ["close", "half_close", "reset"])
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.usefixtures("_from_the_start")
+async def test_what_comes_before_the_sender_leaves_is_read_after_a_pause(desk, connect, monkeypatch, end, whole):
+    monkeypatch.setattr("streamup.body.GATHER_SECONDS", 0.2)
+    client = await connect()
+    await client.send(head("PUT", "/", CHUNKED))
+    request, body = await desk.body()
+    reading = asyncio.create_task(body.read())
+    await asyncio.sleep(0.05)  # so long do its few bytes take
+    await client.send(chunk(PIECES[0]))
+    assert await reading == PIECES[0]
+    assert not request.transport.is_reading()
+    await client.send(b"".join(map(chunk, PIECES[1:])) + LAST_CHUNK * whole)
+    getattr(client, end)()
+    assert await read_all(body) == b"".join(PIECES[1:])
+    assert (body.interrupted is None) == whole
+
+
+@pytest.mark.usefixtures("_from_the_start")
+async def test_nobody_who_sends_much_waits(desk, connect):
+    client = await connect()
+    await client.send(head("PUT", "/", CHUNKED))
+    request, body = await desk.body()
+    data = random.Random(4).randbytes(64 << 10)
+    for _ in range(20):
+        await client.send(chunk(data))
+        received = b""
+        while len(received) < len(data):
+            received += await body.read()
+        assert received == data
+        await eventually(request.transport.is_reading, 0.005)
+
+
+async def test_a_young_body_is_read_at_once(desk, connect):
+    client = await connect()
+    await client.send(head("PUT", "/", CHUNKED))
+    request, body = await desk.body()
+    for _ in range(5):
+        await asyncio.sleep(0.01)
+        await client.send(chunk(b"x"))
+        assert await body.read() == b"x"
+        assert request.transport.is_reading()
+
+
 async def test_a_cancelled_read_loses_nothing(desk, connect):
     chance = random.Random(3)
     data = bytes(range(256)) * 4
