@@ -23,7 +23,7 @@ from hypothesis.internal.conjecture.providers import AVAILABLE_PROVIDERS, Hypoth
 from hypothesis.stateful import run_state_machine_as_test
 from invariants import Broken
 from sim.machine import Machine
-from sim.world import Tally
+from sim.tally import Tally
 
 from campaigns import Size
 

@@ -33,7 +33,8 @@ from streamup.uploads import Uploads
 from streamup.writer import Live, Writer
 
 if TYPE_CHECKING:
-    from sim.world import Process, World
+    from sim.process import Process
+    from sim.world import World
 
 NAMED = (UploadError, StoreError, CheckpointError, SpoolError)
 """Everything that a request may end with."""
@@ -160,9 +161,10 @@ class Client:
         if model is not self.model:  # the policy `append` has gone on with another one
             self.model.refused(self.claim)
             model.faults |= self.model.faults
+            model.guards |= self.model.guards
             if start:  # its digests were made for other bytes
                 self.claim.honest &= not (self.claim.provisional or self.model.guards)
-                model.guards |= {*self.model.guards, -1}
+                model.guards.add(-1)
             self.model = model
             model.asked(self.claim)
         model.known = True
@@ -189,7 +191,7 @@ class Client:
         if upload.state is not State.OPEN:
             self.model.promised = True
         if upload.state is State.COMPLETE:
-            self.world.require_stored(self.model)
+            self.world.judge.require_stored(self.model)
         self.claim.told = str(upload.state)
 
     def _refused(self, error: Exception, *, entered: bool) -> None:

@@ -90,8 +90,8 @@ class Disk(Files):
         """
         self.happened = Counter[str]()
         """Faults, by kind."""
-        self.hurt: set[str] = set()
-        """Names of files that a fault has met."""
+        self.hurt: set[tuple[str, str]] = set()
+        """Acts that have failed, each with the name of its file."""
         self._next = 3
 
     # -- what a test asks ---------------------------------------------------------------------------------------------
@@ -239,5 +239,5 @@ class Disk(Files):
     def _fail(self, act: str, path: Path, number: int, *, hurts: bool = True) -> None:
         self.happened[f"disk {act}"] += 1
         if hurts:
-            self.hurt.add(path.name)
+            self.hurt.add((act, path.name))
         raise OSError(number, os.strerror(number), str(path))

@@ -61,6 +61,7 @@ class Model:
     state: str = "asked for"
     touched: float = 0.0
     clients: int = 0
+    due_since: float | None = None
     stored: int = 0
     rotten: str | None = None
     promised: bool = False

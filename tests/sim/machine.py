@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from sim.clients import SHAPES
+from sim.judge import KEYS
 from sim.ledger import Model
 from sim.store import TROUBLES
-from sim.world import EXHAUSTED, KEYS, Tally, World
+from sim.tally import Tally
+from sim.world import EXHAUSTED, World
 
 SIZES = st.sampled_from([0, 1, 4, 9, 16, 17, 33, 50, 50, 90, 150])
 WHICH = st.integers(0, 7)
@@ -164,7 +166,7 @@ class Machine(RuleBasedStateMachine):
             case "stale listings":
                 world.process.store.stale_listing ^= True
             case "revoke or restore":
-                world.revoked ^= {f"credential {which % 2 + 1}"}
+                world.revoke_or_restore(f"credential {which % 2 + 1}")
             case "long silence":
                 world.spend(300.0)
             case _:

@@ -11,88 +11,53 @@ next process. The old one goes on with what it holds until its loop gets control
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import random
-import re
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
-from fake_store import FakeObject, checksums_of
 from invariants import Broken, Invariant
 
 from sim.clients import NAMED, Client, SlowBody, described, shaped
 from sim.database import Database
 from sim.disk import Disk
+from sim.judge import EXPIRE_SECONDS, Judge
 from sim.ledger import Claim, Model
-from sim.loop import OneThread, VirtualLoop, picture
+from sim.loop import picture
+from sim.process import Left, Process
 from sim.store import SimStore, Weather
+from sim.tally import Tally
 from streamup import accumulator, checkpoint, completion, drain, layout, registry, spool
-from streamup.checkpoint import Checkpoint
 from streamup.config import Config
 from streamup.errors import CheckpointError, SpoolError, StateDirectoryError
 from streamup.grants import Grant
 from streamup.protocols import Append, Create, Policy
-from streamup.spool import Spool
 from streamup.stores import StoreLimits
-from streamup.upload import LIVE, State, Upload
-from streamup.uploader import Uploader
-from streamup.uploads import Uploads
-from streamup.writer import Live
+from streamup.upload import LIVE, State
 
 ROOMS = (accumulator, checkpoint, completion, drain, registry, spool)
 """The rooms that bind `failpoint` by name."""
 
 EPOCH = 1_700_000_000.0
-EXPIRE_SECONDS = 240.0
-ANSWER_SECONDS = 30.0
-"""How long after its writer has gone a client may still wait for its answer."""
-
 ENDS_SECONDS = EXPIRE_SECONDS + 400.0
 """By then every upload has ended when nothing fails any more: it expires, or a stale listing (60 s), the longest pause
 between two attempts (15 s, and 30 s for one that is read again) and the slowest answers (20 s each) are over.
 """
 
-KEYS = ("a/key", "b/key")
 GRANTS = tuple(Grant(subject=f"subject {name}", credential=f"credential {name}") for name in ("1", "2"))
-DIRECTORY = Path("/spool")
+EXHAUSTED = (
+    *("disk full", "few descriptors", "checkpoint full", "commits", "commits", "questions", "threads"),
+    *("store", "permission", "write", "sync", "sync", "sync_directory", "read", "unlink", "truncate", "short", "open"),
+)
+"""What of the machine or its disk may come to its end, or break."""
+
 PAUSES = (0.0, 0.0, 0.002, 0.01, 0.2, 3.0)
 """Seconds between two chunks of a body."""
 
 log = logging.getLogger("streamup")
-
-
-@dataclass
-class Tally:
-    """What many worlds have gone through."""
-
-    schedules: int = 0
-    steps: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-    counts: Counter[str] = field(default_factory=Counter)
-    passed: Counter[str] = field(default_factory=Counter)
-    crashed_at: Counter[str] = field(default_factory=Counter)
-    fingerprint: str = ""
-
-    def add(self, world: World) -> None:
-        self.schedules += 1
-        self.counts.update(world.counts)
-        self.passed.update(world.passed)
-        self.crashed_at.update(world.crashed_at)
-        for happened in (world.weather.happened, world.process.disk.happened, world.process.database.happened):
-            self.faults.update(happened)
-        self.fingerprint = hashlib.blake2b((self.fingerprint + world.fingerprint).encode()).hexdigest()[:32]
-
-    def more(self, other: Tally) -> None:
-        self.schedules += other.schedules
-        self.steps += other.steps
-        for name in ("faults", "counts", "passed", "crashed_at"):
-            getattr(self, name).update(getattr(other, name))
 
 
 class Crash(NamedTuple):
@@ -103,78 +68,18 @@ class Crash(NamedTuple):
     power: bool
 
 
-class Left(NamedTuple):
-    """What a process has left."""
-
-    disk: Disk
-    database: Database
-    store: SimStore
-
-
-class Process:
-    """One streamup, from its start to its end, in what an earlier one has left."""
-
-    def __init__(self, world: World, left: Left, now: float) -> None:
-        self.world = world
-        self.disk, self.database, self.store = left
-        self.dead = False
-        self.loop = VirtualLoop(world.choices, now)
-        self.loop.slow_seconds = world.slow_seconds
-        self.store.watcher = self
-        self.store.bytes_of = self.disk.bytes_of
-        self.checkpoint = Checkpoint(DIRECTORY, OneThread())
-        self.spool = Spool(DIRECTORY, world.spool_bytes, self.disk, floor=world.floor, share=world.share)
-        self.uploader = Uploader(
-            self.store,
-            self.checkpoint,
-            self.disk,
-            parallel_parts=world.config.parallel_parts,
-            clock=world.clock,
-            jitter=random.Random(world.choices.random()),
-        )
-        asyncio.set_event_loop(None)
-        self.uploads = Uploads(
-            world.config,
-            self.uploader,
-            self.checkpoint,
-            self.spool,
-            clock=world.clock,
-            random_token=world.new_token,
-            still_known=lambda name: name not in world.revoked,
-        )
-
-    async def start(self, boot_id: str) -> None:
-        await self.checkpoint.open()
-        await self.uploads.recover(boot_id)
-
-    async def stop(self, grace_seconds: float) -> None:
-        await self.uploads.stop(grace_seconds)
-        await self.checkpoint.close()
-
-    # -- what the bucket tells ----------------------------------------------------------------------------------------
-
-    def passage(self, name: str) -> None:
-        if not self.dead:
-            self.world.passage(name)
-
-    def stored(self, key: str, made: FakeObject, sent: bytes) -> None:
-        if not self.dead:
-            self.world.stored(key, made, sent)
-
-    def removed(self, key: str, before: FakeObject) -> None:
-        if not self.dead:
-            self.world.removed(key, before)
-
-
-class _Errors(logging.Handler):
-    """A record with a traceback is an accident."""
+class _Said(logging.Handler):
+    """What the process says; a record with a traceback is an accident."""
 
     def __init__(self, world: World) -> None:
         super().__init__()
         self.world = world
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info and not self.world.process.dead:
+        if self.world.process.dead:
+            return
+        self.world.trace(f"says: {record.getMessage()}")
+        if record.exc_info:
             error = record.exc_info[1]
             self.world.fail(Broken(Invariant.KNOWN, f"{record.getMessage()}: {error!r}"), error)
 
@@ -185,6 +90,7 @@ class World:
     def __init__(self, seed: int, tally: Tally | None = None) -> None:
         self.seed = seed
         self.tally = Tally() if tally is None else tally
+        self.judge = Judge(self)
         self.choices = choices = random.Random(seed)
         self.broken: BaseException | None = None
         self.lines: deque[str] = deque(maxlen=80)
@@ -192,6 +98,8 @@ class World:
         self.models: dict[str, Model] = {}
         self.clients: list[Client] = []
         self.revoked: set[str] = set()
+        self.doubted: set[str] = set()
+        """Credentials that have been revoked at some time."""
         self.keys_written: set[str] = set()
         self.keys_replaced: set[str] = set()
         self.may_remove: set[str] = set()
@@ -235,17 +143,17 @@ class World:
             clock=lambda: datetime.fromtimestamp(self.clock() + skew, UTC),
             seed=choices.getrandbits(32),
         )
-        disk = Disk(choices, 4 * self.spool_bytes, passage=self._disk_passage)
+        disk = Disk(choices, 4 * self.spool_bytes, passage=self.passage)
         self.capacity = disk.capacity
         self._before = [(room, room.failpoint) for room in ROOMS], checkpoint.sqlite3, layout.STEP
         self.process: Process
-        self._first = Left(disk, Database(choices, passage=self._disk_passage), store)
+        self._first = Left(disk, Database(choices, passage=self.passage), store)
 
     def __enter__(self) -> Self:
         for room in ROOMS:
-            room.failpoint = self.failpoint
+            room.failpoint = self.passage
         layout.STEP = 3
-        self._handler = _Errors(self)
+        self._handler = _Said(self)
         self._was = log.level, log.propagate
         log.addHandler(self._handler)
         log.setLevel(logging.WARNING)
@@ -307,14 +215,8 @@ class World:
                 model.faults.add("power cut")  # what was not synced counts no more, though it is there
         self.restart()
 
-    def failpoint(self, name: str) -> None:
-        """In place of `streamup.failpoints.failpoint`."""
-        self.passage(name)
-
-    def _disk_passage(self, name: str) -> None:
-        self.passage(name)
-
     def passage(self, name: str) -> None:
+        """Whatever happens passes here, just before and just after: the product's failpoints, and acts of our own."""
         if self.left is not None or self.process.dead:
             return
         self.passed[name] += 1
@@ -377,7 +279,7 @@ class World:
             process.loop.spend(30.0)
             if starting.done() or self.left is not None:
                 break
-        self._raise()
+        self.raise_if_broken()
         if self.left is not None:
             return
         if not starting.done():
@@ -397,12 +299,17 @@ class World:
         for model in self.models.values():
             model.touched = min(model.touched, self.now())
             live = self.process.uploads.registry.get(model.id)
-            if live and live.upload.state is State.OPEN and live.upload.received < model.low and not self.hurt(model):
+            if (
+                live
+                and live.upload.state is State.OPEN
+                and live.upload.received < model.low
+                and not self.judge.hurt(model, "read")
+            ):
                 self.fail(
                     Broken(Invariant.RECEIVED, f"{model}: {model.low} were received, {live.upload.received} are left")
                 )
             model.low = 0
-        self.look(bytes_too=True)
+        self.judge.look(bytes_too=True)
 
     # -- time passes --------------------------------------------------------------------------------------------------
 
@@ -410,10 +317,10 @@ class World:
         self._calm()
         self.process.loop.slow_seconds = self.slow_seconds
         self.process.loop.spend(seconds)
-        self._raise()
+        self.raise_if_broken()
         if self.left is not None:
             self.restart()
-        self.look(bytes_too=False)
+        self.judge.look(bytes_too=False)
 
     def until(self, condition: Callable[[], Any], seconds: float) -> bool:
         """Whether it holds within so much time."""
@@ -434,7 +341,7 @@ class World:
             self.broken = broken
         self.process.loop.stop()
 
-    def _raise(self) -> None:
+    def raise_if_broken(self) -> None:
         if self.broken:
             raise self.broken
         if errors := self.process.loop.errors:
@@ -566,6 +473,7 @@ class World:
         """A connection is lost, or its handler is cancelled."""
         self.trace(f"request {client.claim.number} is cut, {harshly=}")
         if harshly and client.task:
+            client.model.faults.add("cut harshly")
             client.task.cancel()
         else:
             client.body.cut()
@@ -620,6 +528,10 @@ class World:
             case _:
                 disk.rates[what] = 0.2
 
+    def revoke_or_restore(self, credential: str) -> None:
+        self.revoked ^= {credential}
+        self.doubted.add(credential)
+
     def _calm(self) -> None:
         if 0.0 < self.calm_at <= self.now():
             self.calm_at = 0.0
@@ -653,178 +565,6 @@ class World:
                 if model.key == found.key:
                     model.faults.add("aborted")
 
-    # -- the bucket ---------------------------------------------------------------------------------------------------
-
-    def stored(self, key: str, made: FakeObject, sent: bytes) -> None:
-        """An object becomes visible."""
-        try:
-            self._require_right(key, made, sent)
-        except Broken as broken:
-            self.fail(broken)
-
-    def _require_right(self, key: str, made: FakeObject, sent: bytes) -> None:
-        lives = [live for live in self.process.uploads.registry[key] if live.upload.meta.token == made.meta.token]
-        if not lives:
-            raise Broken(Invariant.WHOLE, f"an object of no upload is stored under {key}")
-        upload = lives[0].upload
-        model = self.models[upload.id]
-        self.trace(f"{model.id}: its object of {len(sent)} bytes is stored")
-        model.key = upload.key
-        if key != upload.key or not re.fullmatch(f"({'|'.join(KEYS)})(-[0-9]+)?", key):
-            raise Broken(Invariant.INSIDE, key)
-        if upload.state is not State.COMPLETING:
-            raise Broken(Invariant.CLEAN_END, f"{model}: it is {upload.state}, and its object is stored")
-        model.require_object(sent)
-        if model.stored and "meddled" not in model.faults and not model.rotten:
-            raise Broken(Invariant.ONCE, f"{model}: its object is stored again")
-        for live in self.process.uploads.registry[key]:
-            other = live.upload.sealed_order
-            if other is not None and other < (upload.sealed_order or 0):
-                raise Broken(Invariant.ORDER, f"{model}: {live.upload.id} was sealed before it")
-        model.stored += 1
-        self.tokens[made.meta.token] = model
-        self.keys_written.add(key)
-        model.rotten = None
-        if made.data != sent:
-            told = made.checksums
-            shows = len(made.data) != len(sent) and not told
-            model.rotten = "and nobody can see it" if not (shows or _differs(made, sent)) else "visibly"
-            model.faults.add("rotten")
-
-    def removed(self, key: str, before: FakeObject) -> None:
-        model = self.tokens.get(before.meta.token)
-        self.trace(f"the object under {key} is removed")
-        if key in self.may_remove or (model and model.rotten):
-            return
-        self.fail(Broken(Invariant.WHOLE, f"the object under {key} was removed, {model or 'of a stranger'}"))
-
-    def require_stored(self, model: Model) -> None:
-        """Somebody is told that it is complete."""
-        if not model.stored or model.rotten == "visibly":
-            raise Broken(Invariant.WHOLE, f"{model} is complete, and there is no such object ({model.rotten})")
-
-    # -- what must be so ----------------------------------------------------------------------------------------------
-
-    def hurt(self, model: Model) -> bool:
-        """Whether the disk has failed a file of this upload."""
-        hurt = self.process.disk.hurt
-        return DIRECTORY.name in hurt or any(name.partition(".")[0] == model.id for name in hurt)
-
-    def look(self, *, bytes_too: bool) -> None:
-        """All that can be seen between two steps."""
-        try:
-            self._look(bytes_too=bytes_too)
-        except Broken as broken:
-            self.fail(broken)
-        self._raise()
-
-    def _look(self, *, bytes_too: bool) -> None:
-        process = self.process
-        budget, slots = process.spool.budget, process.uploader.slots
-        most = budget.size if not process.database.happened else 2 * budget.size
-        if budget.reserved > most or budget.reserved < 0:
-            raise Broken(Invariant.BOUNDED, f"{budget}")
-        # What is read again after a commit that failed is not in the budget for as long as that takes.
-        steady = not any(live.stale for live in process.uploads.registry)
-        if steady and process.disk.used > budget.reserved and "disk unlink" not in process.disk.happened:
-            raise Broken(Invariant.BOUNDED, f"{process.disk.used} bytes are on the disk, {budget}")
-        if slots.in_flight.total() > slots.most:
-            raise Broken(Invariant.BOUNDED, f"{slots}")
-        if len(process.disk.open) > len(self.clients) + 2:
-            raise Broken(Invariant.BOUNDED, f"{len(process.disk.open)} files are open, of {len(self.clients)} clients")
-        rows = {row[0]: row for row in process.database.rows()}
-        for model in self.models.values():
-            if row := rows.get(model.id):
-                self._look_at_row(model, *row[1:])
-            elif model.known:
-                raise Broken(Invariant.OFFSET, f"{model} is not known any more")
-        for live in process.uploads.registry:
-            if (model := self.models.get(live.upload.id)) and not live.stale:
-                self._look_at_live(model, live, bytes_too=bytes_too)
-
-    def _look_at_row(self, model: Model, key: str, state: str, offset: int, reason: str | None) -> None:
-        model.known, model.key = True, key
-        if offset < model.announced:
-            raise Broken(Invariant.OFFSET, f"{model}: {offset} is committed")
-        if state == model.state:
-            return
-        before, model.state = model.state, state
-        self.trace(f"{model.id} is {state} ({reason})")
-        self.counts[f"{state} uploads"] += state not in {"open", "sealed", "completing"}
-        if before in {"complete", "cancelled", "expired", "failed"}:
-            raise Broken(Invariant.FAIL_CLOSED, f"{model}, and it was {before}")
-        match state:
-            case "complete":
-                self.require_stored(model)
-            case "failed":
-                self._require_explained(model, reason or "")
-            case "cancelled" if "cancelled" not in model.faults and model.key not in self.keys_replaced:
-                raise Broken(Invariant.OFFSET, f"{model}, and nobody has asked for that")
-            case "expired" if model.clients or self.now() - model.touched < EXPIRE_SECONDS - ANSWER_SECONDS:
-                raise Broken(Invariant.OFFSET, f"{model}: a client was there {self.now() - model.touched} s ago")
-        if model.promised and state in {"open", "expired"}:
-            raise Broken(Invariant.FAIL_CLOSED, f"{model}, and a client was told that it would be an object")
-
-    def _look_at_live(self, model: Model, live: Live, *, bytes_too: bool) -> None:
-        upload = live.upload
-        if upload.state is State.OPEN and not upload.offset <= upload.received:
-            raise Broken(Invariant.OFFSET, f"{model}: {upload.offset} may be told, {upload.received} are there")
-        if upload.state in {State.OPEN, State.SEALED} and upload.received < model.announced and not self.hurt(model):
-            raise Broken(Invariant.OFFSET, f"{model}: {upload.received} are there")
-        if upload.state in LIVE:
-            model.announce(max(upload.offset, model.announced), "GET")
-            self._require_durable(model, upload)
-        if bytes_too and upload.state is State.OPEN:
-            model.require_content(self._held(live), "what is received")
-
-    def _require_durable(self, model: Model, upload: Upload) -> None:
-        """What may be told is in the store, or on a disk that loses its power now."""
-        position = 0
-        while position < upload.offset:
-            part = upload.layout.part_at(position)
-            size = min(part.end, upload.offset) - part.start
-            if part.number not in upload.receipts:
-                path = self.process.spool.path(upload.id, part.number)
-                there, durable = (self.process.disk.bytes_of(path) or b"")[:size], self.process.disk.durable(path)
-                if len(there) < size or durable[:size] != there:
-                    raise Broken(
-                        Invariant.OFFSET, f"{model}: {upload.offset} may be told, and {path.name} is not synced"
-                    )
-            position += size
-
-    def _held(self, live: Live) -> bytes:
-        """The bytes of an upload, from the bucket and the disk, as far as they are there."""
-        upload, pieces, size = live.upload, [], 0
-        multipart = self.process.store.multiparts.get(upload.multipart_id or "")
-        while size < upload.received:
-            part = upload.layout.part_at(size)
-            if part.number in upload.receipts:
-                stored = multipart and multipart.parts.get(part.number)
-                if not stored:
-                    break  # it was aborted behind our back
-                piece = stored.data
-            else:
-                file = live.accumulator.file(part.number)
-                data = file and self.process.disk.bytes_of(file.path)
-                if not data:
-                    raise Broken(Invariant.RECEIVED, f"{upload.id}: byte {size} is received, and nowhere")
-                piece = data[: min(part.size, upload.received - size)]
-            pieces.append(piece)
-            size += len(piece)
-        return b"".join(pieces)
-
-    def _require_explained(self, model: Model, reason: str) -> None:
-        """It has failed: by something that was really done to it."""
-        for beginning, fault in EXPLAINED:
-            if reason.startswith(beginning):
-                known = self.hurt(model) if fault == "disk" else fault in model.faults
-                known |= any(fault in kind for kind in self.weather.happened)
-                known |= fault == "taken" and model.key in self.keys_written
-                known |= fault == "power cut" and self.hurt(model)
-                if known and not (fault == "power cut" and model.announced):
-                    return
-        raise Broken(Invariant.OFFSET, f"{model}, and nothing was done to it that explains: {reason}")
-
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def heal_disk(self) -> None:
@@ -857,7 +597,7 @@ class World:
             raise Broken(Invariant.ENDS, f"{list(registry)} live on\n{self.picture()}")
         self._restart_in_order()
         self.until(lambda: len(self.process.loop.unfinished()) <= 1, 60.0)
-        self._require_nothing_left()
+        self.judge.require_nothing_left()
 
     def _restart_in_order(self) -> None:
         self.stop(0.0)
@@ -874,64 +614,11 @@ class World:
             process.loop.spend(30.0)
             if stopping.done() or self.left is not None:
                 break
-        self._raise()
+        self.raise_if_broken()
         if self.left is None:
             if not stopping.done():
                 raise Broken(Invariant.ENDS, f"a stop never ends\n{self.picture()}")
-            stopping.result()
+            if error := stopping.exception():
+                raise Broken(Invariant.KNOWN, f"a stop fails: {error!r}") from error
             self.freeze(power=False)
             self.counts["kills"] -= 1
-
-    def _require_nothing_left(self) -> None:
-        process = self.process
-        left: dict[str, Any] = {
-            "multipart uploads": sorted(process.store.multiparts),
-            "part files": sorted(process.disk.names_now),
-            "open files": len(process.disk.open),
-            "rows": process.database.rows("multipart_id IS NOT NULL OR creating IS NOT NULL"),
-            "live uploads": len(process.uploads.registry),
-            "budget": process.spool.budget.reserved,
-            "slots": process.uploader.slots.in_flight.total(),
-            "tasks": [task.get_name() for task in process.loop.unfinished() if task.get_name() != "upkeep"],
-            "objects that are not whole": [
-                key
-                for key, one in process.store.objects.items()
-                if (model := self.tokens.get(one.meta.token)) and model.rotten == "visibly"
-            ],
-        }
-        if found := {what: them for what, them in left.items() if them}:
-            raise Broken(Invariant.NOTHING_LEFT, f"{found}")
-
-
-EXHAUSTED = (
-    *("disk full", "few descriptors", "checkpoint full", "commits", "commits", "questions", "threads"),
-    *("store", "permission", "write", "sync", "sync", "sync_directory", "read", "unlink", "truncate", "short", "open"),
-)
-
-EXPLAINED = (
-    ("spool:", "disk"),
-    ("writing", "disk"),
-    ("syncing", "disk"),
-    ("reading", "disk"),
-    ("the spool's bytes", "disk"),
-    ("state lost: bytes that were promised", "disk"),
-    ("state lost: bytes are not on the disk any more", "power cut"),
-    ("length:", "too long"),
-    ("digest:", "wrong digest"),
-    ("precondition:", "taken"),
-    ("conflict:", "meddled"),
-    ("conflict: another request", "conflict"),
-    ("the store has lost", "aborted"),
-    ("the store refused", "damaged"),
-    ("the object in the store is not what was sent", "rotten"),
-)
-"""Why an upload may have failed, and what must have been done to it then."""
-
-
-def _differs(made: FakeObject, sent: bytes) -> bool:
-    """Whether the store tells checksums that are not those of what was sent."""
-    return (
-        bool(made.checksums)
-        and "-" not in str(made.checksums)
-        and made.checksums != checksums_of(sent, made.meta, adds="crc64nvme" in made.checksums)
-    )
