@@ -178,7 +178,8 @@ class Judge:
         self._look_at_word(model, live)
         if upload.state in LIVE:
             model.announce(max(upload.offset, model.announced), "GET")
-            self._require_durable(model, upload)
+            if not self.hurt(model, "read"):
+                self._require_durable(model, upload)
         if bytes_too and upload.state is State.OPEN:
             model.require_content(self._held(live), "what is received")
 

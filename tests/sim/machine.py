@@ -57,7 +57,7 @@ class Machine(RuleBasedStateMachine):
             if not world.broken:
                 world.finish()
         finally:
-            world.__exit__()
+            world.__exit__(None, world.broken, None)
             del self.world
             gc.collect()
 

@@ -17,7 +17,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, NoReturn, Self
 
 from invariants import Broken, Invariant
 
@@ -161,7 +161,9 @@ class World:
         self._start(self._first, 0.0)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
+        if error is not None:
+            error.add_note("\n".join(["The last that happened:", *self.lines]))
         self.process.dead = True
         self.process.loop.die()
         self.tally.add(self)
@@ -283,10 +285,10 @@ class World:
         if self.left is not None:
             return
         if not starting.done():
-            raise Broken(Invariant.ENDS, f"a start never ends\n{self.picture()}")
+            self.breaks(Invariant.ENDS, f"a start never ends\n{self.picture()}")
         if error := starting.exception():
             if not isinstance(error, CheckpointError | SpoolError | StateDirectoryError | OSError):
-                raise Broken(Invariant.KNOWN, f"a start fails: {error!r}") from error
+                self.breaks(Invariant.KNOWN, f"a start fails: {error!r}", error)
             self.trace(f"start fails: {error!r}")
             self.counts["starts that failed"] += 1
             process.dead = True
@@ -337,9 +339,12 @@ class World:
         """Something does not hold. It is raised when the loop has given control back."""
         if self.broken is None:
             broken.__cause__ = cause
-            broken.add_note("\n".join(["The last that happened:", *self.lines]))
             self.broken = broken
         self.process.loop.stop()
+
+    def breaks(self, invariant: Invariant, what: str, cause: BaseException | None = None) -> NoReturn:
+        self.fail(Broken(invariant, what), cause)
+        raise self.broken
 
     def raise_if_broken(self) -> None:
         if self.broken:
@@ -347,8 +352,9 @@ class World:
         if errors := self.process.loop.errors:
             error = errors[0].get("exception")
             if isinstance(error, Broken):
+                self.fail(error)
                 raise error
-            raise Broken(Invariant.KNOWN, f"{errors[0]['message']}: {error!r}") from error
+            self.breaks(Invariant.KNOWN, f"{errors[0]['message']}: {error!r}", error)
 
     def picture(self) -> str:
         return "\n".join([*self.lines, *picture(self.process.loop)])
@@ -591,17 +597,23 @@ class World:
         for client in list(self.clients):
             client.body.cut()
         if not self.until(lambda: not self.clients, 60.0):
-            raise Broken(Invariant.ENDS, f"{len(self.clients)} requests are not answered\n{self.picture()}")
-        registry = self.process.uploads.registry
-        if not self.until(lambda: not len(self.process.uploads.registry), ENDS_SECONDS):
-            raise Broken(Invariant.ENDS, f"{list(registry)} live on\n{self.picture()}")
-        self._restart_in_order()
-        self.until(lambda: len(self.process.loop.unfinished()) <= 1, 60.0)
-        self.judge.require_nothing_left()
-
-    def _restart_in_order(self) -> None:
+            self.breaks(Invariant.ENDS, f"{len(self.clients)} requests are not answered\n{self.picture()}")
+        self._let_all_end()
         self.stop(0.0)
         self.restart()
+        self._let_all_end()  # a commit that had failed may have been found
+        try:
+            self.judge.require_nothing_left()
+        except Broken as broken:
+            self.fail(broken)
+            raise
+
+    def _let_all_end(self) -> None:
+        def done() -> bool:
+            return not self.process.uploads.registry and len(self.process.loop.unfinished()) <= 1
+
+        if not self.until(done, ENDS_SECONDS):
+            self.breaks(Invariant.ENDS, f"{list(self.process.uploads.registry)} live on\n{self.picture()}")
 
     def stop(self, grace_seconds: float) -> None:
         """SIGTERM. What is left is found by `restart`."""
@@ -617,8 +629,8 @@ class World:
         self.raise_if_broken()
         if self.left is None:
             if not stopping.done():
-                raise Broken(Invariant.ENDS, f"a stop never ends\n{self.picture()}")
+                self.breaks(Invariant.ENDS, f"a stop never ends\n{self.picture()}")
             if error := stopping.exception():
-                raise Broken(Invariant.KNOWN, f"a stop fails: {error!r}") from error
+                self.breaks(Invariant.KNOWN, f"a stop fails: {error!r}", error)
             self.freeze(power=False)
             self.counts["kills"] -= 1
