@@ -155,8 +155,11 @@ class Accumulator:
     def seal(self) -> None:
         """The upload's seal is committed: the last part is whatever is there."""
         self._sealed = True
-        if self._open:
+        if self._open and self._open.size:
             self._hand_out(self._open)
+        elif self._open:  # nothing has come of it, and there may be no file
+            self.discard(self._open)
+            self._open = None
         self._changed.set()
 
     def _allowed(self, limit: int | None) -> int | None:

@@ -192,6 +192,23 @@ async def test_a_writer_waits_until_a_part_file_can_be_opened(process, disk, sto
     assert store.objects["key"].data == b"x" * 15 + b"y" * 10
 
 
+@pytest.mark.parametrize("data", [b"", b"x" * 10])
+async def test_a_part_file_that_never_was_opened_is_no_part(process, disk, store, data):
+    """An upload ends where its next part would have begun, and no file could be opened for that one."""
+    writer, body = await process.create(), Body(*[data] * bool(data), None, b"y")
+    writing = process.running(writer, body)
+    await body.waiting.wait()
+    disk.append_error = errno.EMFILE
+    body.go_on.set()
+    await until(lambda: process.spool.budget.reserved == 2 * len(data) + 10 * (not data))
+    assert (await process.uploads.inspect(writer.live)).offset == len(data)
+    assert isinstance(*await asyncio.gather(writing, return_exceptions=True), WriterStopped)
+    disk.append_error = None
+    upload = await go_on(process, len(data), b"")
+    assert (State.COMPLETE, None) == (upload.state, upload.reason)
+    assert (data, True, []) == (store.objects["key"].data, idle(process), process.names())
+
+
 async def test_a_sync_that_cannot_open_its_file_fails_nothing(process, disk, store):
     live, body, writing = await feeding(process, b"abcde", b"fgh")
     disk.sync_error = errno.EMFILE
