@@ -417,7 +417,11 @@ class Registry:
             await self._bury(live.upload)
 
     async def _key_turn(self, live: Live) -> None:
-        """Wait until every upload of this key that was sealed earlier has ended (law 9)."""
+        """Wait until every upload of this key that was sealed earlier has ended (law 9), and what was being announced
+        of this one when it was sealed: that is less than all, and how the object is stored depends on it (law 2).
+        """
+        async with live.syncing:
+            pass
         order = live.upload.sealed_order or 0
         while ahead := [
             other

@@ -510,6 +510,38 @@ async def test_offsets_that_were_told_survive_a_power_cut_while_a_single_object_
     assert store.objects["key"].data == b"abcdefgh"
 
 
+async def test_so_do_those_that_are_told_while_the_upload_ends(start, store):
+    """A sync is under way when the last bytes come: what it makes durable is not all, and it is told after the seal."""
+    gate, committed, told = store.hold("put_object"), asyncio.Event(), asyncio.Event()
+    async with start() as first:
+        disk = first.files = first.spool.files = first.uploader.files = Disk()
+        live, body, writing = await feeding(first, b"abcd", b"efgh")
+        announce = first.checkpoint.announce
+
+        async def announce_slowly(*what):
+            await announce(*what)
+            committed.set()
+            await told.wait()
+
+        first.checkpoint.announce = announce_slowly
+        asking = asyncio.create_task(first.uploads.announce(live))
+        await committed.wait()
+        first.checkpoint.announce = announce
+        body.go_on.set()
+        await writing
+        await turns(100)
+        told.set()
+        await gate.reached()
+        assert (4, State.COMPLETING) == (await asking, live.upload.state)
+    disk.cut(first.spool.directory)
+    gate.release()
+    async with start("another boot") as second:
+        await until(lambda: not len(second.uploads.registry))
+        upload = await second.uploads.newest_ended("key", NOBODY)
+        assert (State.COMPLETE, None) == (upload.state, upload.reason)
+    assert store.objects["key"].data == b"abcdefgh"
+
+
 # -- drains and upkeep --------------------------------------------------------------------------------------------
 
 
