@@ -406,7 +406,9 @@ class Registry:
                     await drain.run()
         except CheckpointError:
             return  # it is being read again
-        except Exception:
+        except Exception as error:
+            if isinstance(error, UploadError) and live.upload.state not in LIVE:
+                return  # it has ended otherwise in this very turn, and who has ended it waits for us
             log.exception("upload %s: its drain died; it is read again", live.upload.id)
             live.stale = True
             self.spawn(self._read_again(live), f"read again {live.upload.id}")

@@ -586,6 +586,18 @@ async def test_a_drain_that_meets_the_unexpected_is_read_again_and_completes(pro
     assert (data, []) == (store.objects["key"].data, process.names())
 
 
+async def test_a_drain_that_goes_on_in_the_turn_in_which_its_upload_is_cancelled_ends_quietly(process, store, caplog):
+    gate = store.hold("head")
+    live = await process.uploads.write(await process.create(), Body(b"abc"))
+    await gate.reached()
+    cancelling = asyncio.create_task(process.uploads.cancel(live))
+    gate.release()
+    await cancelling
+    await until(live.ended.is_set)
+    assert (State.CANCELLED, {}, True, []) == (live.upload.state, store.objects, idle(process), process.names())
+    assert "drain died" not in caplog.text
+
+
 async def test_a_drain_that_dies_again_and_again_does_not_keep_the_machine_busy(process, store):
     async def plan(called, _):
         if called == "put_object":
