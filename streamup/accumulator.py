@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from streamup.errors import BadRequest, LengthExceeded
+from streamup.errors import BadRequest, LengthExceeded, SpoolError
 from streamup.failpoints import failpoint
 from streamup.spool import PartFile, Spool
 from streamup.upload import Upload
@@ -63,6 +63,8 @@ class Accumulator:
         self._changed = asyncio.Event()
         self._new_names = False
         self._sealed = upload.size is not None
+        self.distrusted = False
+        """A sync has failed: nobody knows what the disk has of the files, whatever a later sync says (law 10)."""
 
     def __repr__(self) -> str:
         return f"<Accumulator {self._upload.id} {sorted(self._files)} open={self._open}>"
@@ -282,8 +284,9 @@ class Accumulator:
         new_names, self._new_names = self._new_names, False
         try:
             await asyncio.to_thread(self._spool.sync, files, new_names=new_names)
-        except BaseException:
+        except BaseException as error:
             self._new_names |= new_names
+            self.distrusted |= isinstance(error, SpoolError)
             raise
         return Synced(offset, sizes)
 

@@ -358,6 +358,8 @@ class Registry:
         if live.drain:
             live.drain.cancel()
             await asyncio.wait([live.drain])
+        if live.accumulator.distrusted:  # the next process may find no verdict: it would sync the files again (law 10)
+            live.accumulator.clear()
         async with self.committing(live):
             await self._checkpoint.save(live.upload)
         self._retire(live)

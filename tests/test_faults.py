@@ -470,6 +470,25 @@ async def test_a_sync_on_its_way_that_fails_when_its_upload_is_read_again_stays_
     assert (State.FAILED, 0) == (record.upload.state, record.upload.offset)
 
 
+@pytest.mark.parametrize("announced", [0, 3])
+async def test_a_sync_that_failed_stays_failed_although_that_was_never_committed(start, announced):
+    """The next process would find the bytes, sync them, and call that a success."""
+    async with start() as first:
+        disk = first.files = first.spool.files = first.uploader.files = Disk()
+        live, body, writing = await feeding(first, b"abc", b"de")
+        if announced:
+            await first.uploads.announce(live)
+        disk.sync_error, body.ending = errno.EIO, "reset"
+        first.checkpoint.failing = ["save"] * 1000
+        body.go_on.set()
+        await asyncio.gather(writing, return_exceptions=True)
+        assert (State.FAILED, announced, True) == (live.upload.state, live.upload.offset, live.stale)
+    async with start() as second:
+        upload = await second.uploads.look(live.upload.id, NOBODY)
+        assert (State.FAILED if announced else State.OPEN, announced) == (upload.state, upload.offset)
+        assert announced or upload.received == 0
+
+
 async def test_a_committed_offset_never_falls(process):
     live = await process.interrupted(b"abcde")
     await process.checkpoint.save(replace(live.upload, offset=0, touched=7.0))
