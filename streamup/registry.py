@@ -246,6 +246,8 @@ class Registry:
         upload = live.upload
         async with live.syncing:
             live.require_fresh()
+            if live.writer:  # its client waits for room meanwhile: the time until it expires begins with the answer
+                upload.end_append(self._clock())
             if upload.offset < upload.received and upload.state in LIVE:
                 await self._announce(live, partial(self._checkpoint.keep, upload))
                 return

@@ -341,6 +341,19 @@ async def test_the_end_of_a_body_waits_for_room(process, store, ending):
     assert (b"abcde" + b"fgh" * bool(ending), True) == (store.objects["key"].data, idle(process))
 
 
+async def test_an_upload_expires_no_sooner_for_the_time_its_client_waited_for_room(process, clock):
+    live, body, writing = await feeding(process, b"abcde")
+    body.ending = "reset"
+    with full(process):
+        body.go_on.set()
+        await until(lambda: process.refused)
+        clock.now += 3600
+    with pytest.raises(WriterStopped):
+        await writing
+    record = await process.checkpoint.find(live.upload.id)
+    assert (clock.now, clock.now) == (live.upload.touched, record.upload.touched)
+
+
 async def test_who_waits_for_room_gives_way_to_who_comes(process, store):
     live, body, writing = await feeding(process, b"abcde")
     with full(process):
