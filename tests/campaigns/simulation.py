@@ -135,4 +135,3 @@ def _count(figures: Figures, tally: Tally) -> None:
     figures.count(f"of {len(tally.passed)} passages crashed at", len(tally.crashed_at))
     for what in ("complete uploads", "failed uploads", "cancelled uploads", "expired uploads"):
         figures.count(what, tally.counts[what])
-    figures.count("invariants broken", 0)

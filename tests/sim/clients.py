@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from invariants import Broken, Invariant
 
 from sim.ledger import Claim, Model
-from streamup.digests import Digest
+from streamup.digests import Digest, base64_of
 from streamup.errors import (
     CheckpointError,
     DigestMismatch,
@@ -199,7 +199,9 @@ class Client:
         if not entered and not isinstance(error, CheckpointError | UploadBusy):
             self.model.refused(self.claim)
         if isinstance(error, DigestMismatch):
-            if self.claim.honest:
+            own = self.claim.provisional and error.numbers["expected-digest"] == _of_body(self.claim)
+            others = "wrong digest" in self.model.faults  # have said what the whole must be
+            if entered and self.claim.honest and (own or not others):
                 raise Broken(Invariant.CLEAN_END, f"{self.model}: {error}")
             self.model.refused(self.claim)
         if isinstance(error, OffsetMismatch):
@@ -280,6 +282,11 @@ def _terms(shape: str, claim: Claim, whole: bytes) -> BodyTerms:  # noqa: PLR091
             return BodyTerms(content_length=size, seals=True, guards=(_digest(whole, right=claim.honest),))
         case _:
             return BodyTerms(content_length=size, seals=seals, declares=shape == "declared")
+
+
+def _of_body(claim: Claim) -> str:
+    """The right digest of what one request sends."""
+    return base64_of(_digest(claim.data(), right=True).value)
 
 
 def _digest(data: bytes, *, right: bool) -> Digest:

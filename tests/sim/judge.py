@@ -92,6 +92,10 @@ class Judge:
     def removed(self, key: str, before: FakeObject) -> None:
         model = self.world.tokens.get(before.meta.token)
         self.world.trace(f"the object under {key} is removed")
+        if not (model and model.rotten):  # a DELETE may take its time: it meets what was begun since, too
+            for other in self.world.models.values():
+                if other.key == key:
+                    other.faults.add("meddled")
         if key in self.world.may_remove or (model and model.rotten):
             return
         self.world.fail(Broken(Invariant.WHOLE, f"the object under {key} was removed, {model or 'of a stranger'}"))
@@ -245,10 +249,19 @@ class Judge:
                 known |= fault == "read" and self.hurt(model, "read")
                 known |= fault in {"conflict", "damaged"} and any(fault in kind for kind in self.world.weather.happened)
                 known |= fault == "taken" and model.key in self.world.keys_written
+                known |= fault == "wrong digest" and self._said_of_others(model)
                 known |= fault == "power cut" and self.hurt(model)
                 if known and not (fault == "power cut" and model.announced):
+                    if "; remove it: " in reason and any("denied" in kind for kind in self.world.weather.happened):
+                        model.faults.add("not removed")  # it may not, and says so
                     return
         raise Broken(Invariant.OFFSET, f"{model}, and nothing was done to it that explains: {reason}")
+
+    def _said_of_others(self, model: Model) -> bool:
+        """Whether what the whole must be was said with one request, and another one may have been let in and died, or
+        its commit failed after its effect: its word holds, and nobody was told.
+        """
+        return any(model.guards - {word.number} for word in model.words if model.guards and word.start is None)
 
     def require_nothing_left(self) -> None:
         process = self.world.process
@@ -264,7 +277,9 @@ class Judge:
             "objects that are not whole": [
                 key
                 for key, one in process.store.objects.items()
-                if (model := self.world.tokens.get(one.meta.token)) and model.rotten == "visibly"
+                if (model := self.world.tokens.get(one.meta.token))
+                and model.rotten == "visibly"
+                and "not removed" not in model.faults
             ],
         }
         if found := {what: them for what, them in left.items() if them}:

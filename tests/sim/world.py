@@ -11,11 +11,12 @@ next process. The old one goes on with what it holds until its loop gets control
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, NoReturn, Self
 
@@ -436,7 +437,7 @@ class World:
         client = Client(self, model, claim, prepare, GRANTS[subject], slow, offset)
         self.clients.append(client)
         self.trace(f"{model.id}: request {claim.number} of {claim.size} bytes, {body}")
-        client.task = self.process.loop.create_task(client.run(), name=f"request {claim.number}")
+        client.task = self._asks(client.run(), f"request {claim.number}")
 
     def inspect(self, model: Model) -> None:
         async def work(process: Process) -> None:
@@ -495,7 +496,20 @@ class World:
                 self.trace(f"{name} is told {type(error).__name__}")
 
         self.trace(name)
-        process.loop.create_task(asking(), name=name)
+        self._asks(asking(), name)
+
+    def _asks(self, request: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """A request's task. What it does not expect is told at once: nobody else looks at it before it is collected."""
+        task = self.process.loop.create_task(request, name=name)
+        task.add_done_callback(self._answered)
+        return task
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Broken):
+            self.fail(error)
+        elif error:
+            self.fail(Broken(Invariant.KNOWN, f"{task.get_name()}: {error!r}"), error)
 
     def addressed(self, intent: Append) -> Model | None:
         """The upload that an append means."""
