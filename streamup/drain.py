@@ -80,6 +80,8 @@ class Drain:
             reason = f"the store refused: {error}" if isinstance(error, StoreRefused) else str(error)
             log.error("upload %s failed: %s", self._upload.id, reason)  # noqa: TRY400 - a reason, not a fault of ours
             self._upload.fail(reason, self._shared.clock())
+            if self._parts.distrusted:  # as in `registry.end`
+                self._parts.clear()
         else:
             self._upload.finish(stored, self._shared.clock())
         await self._save()

@@ -502,6 +502,25 @@ async def test_a_sync_that_failed_stays_failed_although_that_was_never_committed
         assert announced or upload.received == 0
 
 
+async def test_nor_is_that_forgotten_which_failed_while_the_object_was_completed(start, store):
+    async with start() as first:
+        disk = first.files = first.spool.files = first.uploader.files = Disk()
+        live = await first.interrupted(b"abcd")
+
+        def fail(_):
+            first.checkpoint.failing = ["save"] * 1000
+            raise OSError(errno.EIO, "as the test wants it")
+
+        disk.sync = fail
+        writer = await first.uploads.append(append(4, content_length=4), NOBODY)
+        await first.uploads.write(writer, Body(b"efgh"))
+        await until(lambda: live.stale)
+        assert live.upload.state is State.FAILED
+    async with start() as second:
+        upload = await second.uploads.look(live.upload.id, NOBODY)
+        assert (State.FAILED, 4, {}) == (upload.state, upload.offset, store.objects)
+
+
 async def test_a_committed_offset_never_falls(process):
     live = await process.interrupted(b"abcde")
     await process.checkpoint.save(replace(live.upload, offset=0, touched=7.0))
