@@ -76,10 +76,12 @@ class Disk(Files):
         capacity: int,
         *,
         passage: Callable[[str], None] = lambda _: None,
+        now: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.capacity = capacity
         self.choices = choices
         self.passage = passage
+        self.now = now
         self.names_now: dict[str, Inode] = {}
         self.names_durable: dict[str, Inode] = {}
         self.open: dict[int, Inode] = {}
@@ -90,8 +92,8 @@ class Disk(Files):
         """
         self.happened = Counter[str]()
         """Faults, by kind."""
-        self.hurt: set[tuple[str, str]] = set()
-        """Acts that have failed, each with the name of its file."""
+        self.hurt: dict[tuple[str, str], float] = {}
+        """Acts that have failed, each with the name of its file: when that was, the last time."""
         self._next = 3
 
     # -- what a test asks ---------------------------------------------------------------------------------------------
@@ -138,7 +140,7 @@ class Disk(Files):
         self.names_durable = dict(self.names_now)
 
     def _empty(self) -> Disk:
-        copy = Disk(self.choices, self.capacity, passage=self.passage)
+        copy = Disk(self.choices, self.capacity, passage=self.passage, now=self.now)
         copy.rates, copy.happened, copy.hurt, copy.most_open = self.rates, self.happened, self.hurt, self.most_open
         return copy
 
@@ -239,5 +241,5 @@ class Disk(Files):
     def _fail(self, act: str, path: Path, number: int, *, hurts: bool = True) -> None:
         self.happened[f"disk {act}"] += 1
         if hurts:
-            self.hurt.add((act, path.name))
+            self.hurt[act, path.name] = self.now()
         raise OSError(number, os.strerror(number), str(path))

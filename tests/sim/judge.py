@@ -9,6 +9,7 @@ from fake_store import FakeObject, checksums_of
 from invariants import Broken, Invariant
 
 from sim.ledger import Model
+from sim.loop import THREAD_SECONDS
 from sim.process import DIRECTORY
 from streamup.upload import LIVE, State, Upload
 from streamup.writer import Live
@@ -33,6 +34,7 @@ EXPLAINED = (
     ("state lost: bytes that were promised", "read"),
     ("state lost: bytes are not on the disk any more", "power cut"),
     ("state lost: bytes are not on the disk any more", "read"),
+    ("state lost", "sync"),
     ("length:", "too long"),
     ("digest:", "wrong digest"),
     ("precondition:", "taken"),
@@ -112,6 +114,16 @@ class Judge:
         names = {name.partition(".")[0] for act, name in self.world.process.disk.hurt if not acts or act in acts}
         return model.id in names or DIRECTORY.name in names
 
+    def unheard(self, model: Model) -> bool:
+        """Whether a sync of this upload has failed just now. A process that is killed before its loop knows of that
+        cannot see to it that no later one, on the same boot, syncs these files with success and believes it.
+        """
+        disk, since = self.world.process.disk, self.world.now() - THREAD_SECONDS - self.world.slow_seconds
+        return any(
+            act in {"sync", "sync_directory"} and when >= since and name.partition(".")[0] in {model.id, DIRECTORY.name}
+            for (act, name), when in disk.hurt.items()
+        )
+
     def look(self, *, bytes_too: bool) -> None:
         """All that can be seen between two steps."""
         try:
@@ -182,7 +194,7 @@ class Judge:
         self._look_at_word(model, live)
         if upload.state in LIVE:
             model.announce(max(upload.offset, model.announced), "GET")
-            if not self.hurt(model, "read"):
+            if not self.hurt(model, "read") and "unheard" not in model.faults:
                 self._require_durable(model, upload)
         if bytes_too and upload.state is State.OPEN:
             model.require_content(self._held(live), "what is received")
@@ -247,6 +259,7 @@ class Judge:
             if reason.startswith(beginning):
                 known = self.hurt(model) if fault == "disk" else fault in model.faults
                 known |= fault == "read" and self.hurt(model, "read")
+                known |= fault == "sync" and self.hurt(model, "sync", "sync_directory")
                 known |= fault in {"conflict", "damaged"} and any(fault in kind for kind in self.world.weather.happened)
                 known |= fault == "taken" and model.key in self.world.keys_written
                 known |= fault == "wrong digest" and self._said_of_others(model)

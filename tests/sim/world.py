@@ -144,7 +144,7 @@ class World:
             clock=lambda: datetime.fromtimestamp(self.clock() + skew, UTC),
             seed=choices.getrandbits(32),
         )
-        disk = Disk(choices, 4 * self.spool_bytes, passage=self.passage)
+        disk = Disk(choices, 4 * self.spool_bytes, passage=self.passage, now=self.now)
         self.capacity = disk.capacity
         self._before = [(room, room.failpoint) for room in ROOMS], checkpoint.sqlite3, layout.STEP
         self.process: Process
@@ -242,6 +242,8 @@ class World:
                 model.low = max(model.low, kept) if upload.state is State.OPEN else model.low
         for model in self.models.values():
             model.clients = 0
+            if self.judge.unheard(model):
+                model.faults.add("unheard")
             if power:
                 model.low = model.announced
                 model.faults.add("power cut")
