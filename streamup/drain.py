@@ -40,6 +40,15 @@ from streamup.uploader import Uploader
 CLOCK_SLACK = timedelta(seconds=2)
 """Stores tell their time in whole seconds, `Date` as well as `Initiated`."""
 
+ANNOUNCED_SECONDS = 60.0
+"""How old `creating` may be when the creation is asked for."""
+
+LATE_SECONDS = 20 * 60.0
+"""So long after `creating` a creation that was given up has had its effect, or never will: S3 refuses what was signed
+more than 15 minutes ago. The rest is for what comes before that (`ANNOUNCED_SECONDS`, credentials), and for the store
+to act.
+"""
+
 log = logging.getLogger(__name__)
 
 
@@ -96,14 +105,12 @@ class Drain:
             await self._save()
         if self._upload.multipart_id:
             return await completion.complete()
-        async with self._shared.creation(self._upload.key):
-            await self._abort_orphans()
         stored = await completion.put()
         self._shared.stored_bytes += stored.size
         return stored
 
     async def abort(self) -> None:
-        """Leave no multipart upload behind. Raises `StoreRefused`; waits out an outage."""
+        """Abort whatever is there by now of ours. Raises `StoreRefused`; waits out an outage."""
         await self._shared.opened.wait()
         async with self._shared.creation(self._upload.key):
             await self._abort_orphans()
@@ -248,7 +255,8 @@ class Drain:
     # -- multipart uploads --------------------------------------------------------------------------------------
 
     async def _create_multipart(self) -> None:
-        """CreateMultipartUpload, whose lost answer leaves an orphan: ours are found by key and time, and aborted.
+        """CreateMultipartUpload, whose lost answer leaves an orphan: ours are found by key and time, and aborted. One
+        that comes even later is found when the upload has ended: `creating` is remembered until then.
 
         One at a time for a key, until its id is committed: in between it would look like an orphan to another.
         """
@@ -258,10 +266,13 @@ class Drain:
                 attempt += 1
 
     async def _try_to_create(self, attempt: int) -> bool:
+        others, now = self.late_seconds > 0, self._shared.store_time()
         await self._abort_orphans()
-        self._upload.announce_creation(self._shared.store_time())
+        self._upload.announce_creation(now)  # the search may have missed what begins from then on
         await self._save()
         failpoint("before_create_multipart")
+        if self._shared.store_time() - now > ANNOUNCED_SECONDS:  # an outage, or a full disk
+            return False
         try:
             multipart_id = await self._store.create_multipart(self._upload.key, self._upload.meta)
         except StoreUnavailable as error:
@@ -269,19 +280,31 @@ class Drain:
             return False
         failpoint("after_create_multipart")
         self._shared.answered()
-        self._upload.multipart_created(multipart_id)
+        self._upload.multipart_created(multipart_id, others=others)
         await self._save()
         return True
 
+    @property
+    def late_seconds(self) -> float:
+        """How long a creation may still come that was given up: it was cancelled, its process died, or nothing was
+        answered. After that, a last search finds what it has made.
+        """
+        if self._upload.creating is None:
+            return 0.0
+        left = self._upload.creating + LATE_SECONDS - self._shared.store_time()
+        return min(max(left, 0.0), LATE_SECONDS)  # a clock that was set back makes it no later
+
     async def _abort_orphans(self) -> None:
-        """Abort multipart uploads of this key that were begun since `creating`, in no row (hold `creation`)."""
+        """Abort what creations since `creating` have made under this key, and no row knows (hold `creation`)."""
         if self._upload.creating is None:
             return
-        since = datetime.fromtimestamp(self._upload.creating, UTC) - CLOCK_SLACK
+        since = datetime.fromtimestamp(self._upload.creating, UTC)
+        until = since + timedelta(seconds=LATE_SECONDS)
         listed = await self._shared.insist(self._list_multiparts)
         known = await self._shared.checkpoint.multipart_ids(self._upload.key)
         for found in listed:
-            if found.key == self._upload.key and found.initiated >= since and found.multipart_id not in known:
+            ours = found.key == self._upload.key and since - CLOCK_SLACK <= found.initiated <= until + CLOCK_SLACK
+            if ours and found.multipart_id not in known:
                 await self._abort(found.multipart_id)
 
     async def _abort(self, multipart_id: str) -> None:

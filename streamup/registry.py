@@ -419,8 +419,7 @@ class Registry:
             return
         await self.stop_writer(live, "the upload has failed")
         self._retire(live)
-        if live.upload.state is not State.COMPLETE:
-            await self._bury(live.upload)
+        await self._bury(live.upload)
 
     async def _key_turn(self, live: Live) -> None:
         """Wait until every upload of this key that was sealed earlier has ended (law 9), and what was being announced
@@ -459,14 +458,20 @@ class Registry:
         live.ended.set()
 
     async def _bury(self, upload: Upload) -> None:
-        """Leave nothing of an ended upload in the store, however long that takes."""
+        """Leave nothing of an ended upload in the store, however long that takes: also not what a creation that nobody
+        waits for makes there when all that was seen is gone.
+        """
         if upload.creating is None and upload.multipart_id is None:
             return
         drain = Drain(self._uploader, upload, Accumulator(upload, self._spool), _no_turn)
         try:
             with self._uploader.on_behalf_of(upload.id):
+                late_seconds = drain.late_seconds
                 await drain.abort()
-            upload.multipart_gone()
+                if late_seconds:
+                    await asyncio.sleep(late_seconds)
+                    await drain.abort()
+            upload.buried()
             await self._checkpoint.insist(partial(self._checkpoint.save, upload))
         except (StoreError, CheckpointError) as error:
             log.warning("upload %s: what is left of it in the store will be aborted later: %s", upload.id, error)

@@ -91,8 +91,9 @@ class Upload:
     `digests` is what they were found to be, and `hashes` the state of those that run, at the end of each stored part.
     `metadata` is the client's own text, told again as it came. `credential` is whose word is the last one here, and
     `max_bytes` and `overwrite` are what every credential that had one allows. `replaces` is the ETag the key had when
-    `completing` was announced, for the one request that must not be repeated blindly (PutObject). `told` stands for the
-    receipts of one that has ended and is only told about: there may be thousands.
+    `completing` was announced, for the one request that must not be repeated blindly (PutObject). `creating` is since
+    when there may be multipart uploads of ours in the store whose ids are not known. `told` stands for the receipts of
+    one that has ended and is only told about: there may be thousands.
     """
 
     id: str
@@ -317,11 +318,17 @@ class Upload:
         """CreateMultipartUpload is about to be called (law 5). `now` is the store's, which tells when it began."""
         self.creating = now
 
-    def multipart_created(self, multipart_id: str) -> None:
-        self.creating, self.multipart_id = None, multipart_id
+    def multipart_created(self, multipart_id: str, *, others: bool = False) -> None:
+        """`others`: earlier creations, which were given up, may still come."""
+        self.creating = self.creating if others else None
+        self.multipart_id = multipart_id
 
     def multipart_gone(self) -> None:
-        """No multipart upload of ours is left in the store."""
+        """The multipart upload is not there any more."""
+        self.multipart_id = None
+
+    def buried(self) -> None:
+        """No multipart upload of ours is left in the store, and none can come."""
         self.creating = self.multipart_id = None
 
     def add_receipt(self, receipt: Receipt, hashes: str | None = None) -> None:
@@ -344,7 +351,7 @@ class Upload:
         """The object is visible, and it is ours."""
         self._become(State.COMPLETE)
         self.stored_object, self.ended, self.offset = stored_object, now, stored_object.size
-        self.creating = self.multipart_id = None
+        self.multipart_gone()
 
     # -- the other ends -----------------------------------------------------------------------------------------
 

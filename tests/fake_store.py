@@ -7,6 +7,7 @@
     await gate.reached(2)                     # ... until two are there
     gate.release()
     store.calls["put_part"], store.peak["put_part"], store.effects
+    store.arrive_late()                       # creations that were given up have their effect now
 
 A fault is one of: None, a `StoreError` or its class (raised before any effect), `DROP` (the effect happens and
 the answer is lost), a number (seconds of delay), an `asyncio.Event` (waits for it); damage, done by a function such as
@@ -38,6 +39,7 @@ from awscrt.checksums import crc64nvme as crc64nvme_of
 from streamup.errors import (
     AccessDenied,
     BadDigest,
+    CredentialsExpired,
     InvalidPart,
     NoSuchMultipart,
     NoSuchObject,
@@ -45,6 +47,7 @@ from streamup.errors import (
     StoreError,
     StorePrecondition,
     StoreRefused,
+    StoreThrottled,
     StoreUnavailable,
 )
 from streamup.stores import (
@@ -221,6 +224,8 @@ class FakeStore:
         self.peak: Counter[str] = Counter()
         self.effects: list[tuple[str, str, int | None]] = []
         """What happened, in the order in which it did: operation, key, part number."""
+        self.given_up: list[tuple[str, ObjectMeta]] = []
+        """Creations without an effect whose callers wait no more. A request may be on its way all the same."""
         self.key_replaced = False
         """Objects under a customer's key are seen from outside only."""
         self._faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
@@ -240,6 +245,11 @@ class FakeStore:
         gate = self._gates[operation] = Gate()
         return gate
 
+    def arrive_late(self) -> list[str]:
+        """What was given up has its effect now. The ids of what was begun."""
+        late, self.given_up = self.given_up, []
+        return [self._begin(key, meta) for key, meta in late]
+
     # ObjectStore
 
     async def put_object(self, key: str, body: PartBody, meta: ObjectMeta) -> StoredObject:
@@ -250,11 +260,23 @@ class FakeStore:
             return damage.told(self._store(key, data, damage.kept(data), meta))
 
     async def create_multipart(self, key: str, meta: ObjectMeta) -> str:
-        async with self._call("create_multipart", key):
-            multipart_id = self._random.randbytes(12).hex()
-            self.multiparts[multipart_id] = FakeMultipart(key, multipart_id, meta, self._clock().replace(microsecond=0))
-            self._happened("create_multipart", key)
-            return multipart_id
+        reached = False
+        try:
+            async with self._call("create_multipart", key):
+                reached = True
+                return self._begin(key, meta)
+        except (StoreThrottled, CredentialsExpired, AccessDenied):
+            raise
+        except (asyncio.CancelledError, StoreUnavailable):
+            if not reached:
+                self.given_up.append((key, meta))
+            raise
+
+    def _begin(self, key: str, meta: ObjectMeta) -> str:
+        multipart_id = self._random.randbytes(12).hex()
+        self.multiparts[multipart_id] = FakeMultipart(key, multipart_id, meta, self._clock().replace(microsecond=0))
+        self._happened("create_multipart", key)
+        return multipart_id
 
     async def put_part(self, key: str, multipart_id: str, number: int, body: PartBody) -> Receipt:
         async with self._call("put_part", key) as damage:

@@ -335,7 +335,7 @@ STORE = {
         Patch(
             "drain:Drain._try_to_create",
             """
-             self._upload.multipart_created(multipart_id)
+             self._upload.multipart_created(multipart_id, others=others)
             -await self._save()
             """,
         ),
@@ -358,8 +358,8 @@ STORE = {
         Patch(
             "drain:Drain._abort_orphans",
             """
-            -if found.key == self._upload.key and found.initiated >= since and found.multipart_id not in known:
-            +if found.key == self._upload.key and found.initiated >= since:
+            -if ours and found.multipart_id not in known:
+            +if ours:
             """,
         ),
         simulation=LOSS,
@@ -370,10 +370,33 @@ STORE = {
             "registry:Registry._bury",
             """
             -await drain.abort()
-            +pass
+             if late_seconds:
             """,
         ),
         simulation=(Invariant.NOTHING_LEFT,),
+    ),
+    "does_not_look_again": Bug(
+        "A creation that was cancelled on its way is looked for at once, and not when it has had its time.",
+        Patch(
+            "registry:Registry._bury",
+            """
+             await asyncio.sleep(late_seconds)
+            -await drain.abort()
+            """,
+        ),
+        simulation=(Invariant.NOTHING_LEFT,),
+    ),
+    "believes_in_one_creation": Bug(
+        "Once a creation is answered, those before it that were not are forgotten.",
+        Patch(
+            "drain:Drain._try_to_create",
+            """
+            -self._upload.multipart_created(multipart_id, others=others)
+            +self._upload.multipart_created(multipart_id)
+            """,
+        ),
+        simulation=(Invariant.NOTHING_LEFT,),
+        store_faults=(Invariant.NOTHING_LEFT,),
     ),
     "no_such_upload_is_success": Bug(
         "A multipart upload that is gone must have been completed by the attempt before.",
@@ -1057,6 +1080,8 @@ IMPATIENT = Bug(
     Value("completion:LISTING_FIRST_SECONDS", 0.05),
     Value("completion:LISTING_SECONDS", 2.0),
     Value("service:PROBE_AGAIN_SECONDS", 0.5),
+    Value("drain:ANNOUNCED_SECONDS", 1.0),
+    Value("drain:LATE_SECONDS", 8.0),
 )
 
 SERVER: Mapping[str, Bug] = DURABILITY | PARTS | STORE | WRITERS | BOUNDS | RESTARTS

@@ -257,8 +257,19 @@ def test_creation_is_announced_and_then_known_or_gone():
     assert (NOW, None) == (upload.creating, upload.multipart_id)
     upload.multipart_created("m")
     assert (None, "m") == (upload.creating, upload.multipart_id)
-    upload.announce_creation(NOW)
     upload.multipart_gone()
+    assert (None, None) == (upload.creating, upload.multipart_id)
+
+
+def test_a_creation_that_was_given_up_is_in_doubt_whatever_becomes_of_others():
+    upload = make()
+    upload.announce_creation(NOW)
+    upload.multipart_created("m", others=True)
+    assert (NOW, "m") == (upload.creating, upload.multipart_id)
+    upload.multipart_gone()
+    assert (NOW, None) == (upload.creating, upload.multipart_id)
+    upload.multipart_created("m", others=True)
+    upload.buried()
     assert (None, None) == (upload.creating, upload.multipart_id)
 
 
@@ -269,10 +280,10 @@ def test_completion_remembers_what_it_replaces_from_its_first_announcement():
     assert upload.replaces == '"old"'
 
 
-def test_a_finished_upload_has_its_object_and_nothing_left_in_the_store():
+def test_a_finished_upload_has_its_object_and_perhaps_other_creations_in_the_store():
     upload = make(COMPLETING, multipart_id="m", creating=1.0)
     upload.finish(STORED, NOW)
-    assert (STORED, NOW, 12, None, None) == (
+    assert (STORED, NOW, 12, 1.0, None) == (
         upload.stored_object,
         upload.ended,
         upload.offset,

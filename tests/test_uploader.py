@@ -679,16 +679,6 @@ async def test_a_restart_after_a_lost_creation_aborts_the_orphan(world, store, c
     assert ({}, DATA) == (store.multiparts, store.objects["key"].data)
 
 
-async def test_an_orphan_is_aborted_even_if_the_upload_turns_out_to_be_single(world, store, clock):
-    upload, _ = await world.upload(DATA[:10])
-    upload.announce_creation(clock())
-    await world.checkpoint.save(upload)
-    await store.create_multipart("key", upload.meta)
-    upload, drain = await world.again()
-    await drain.run()
-    assert (State.COMPLETE, {}) == (upload.state, store.multiparts)
-
-
 async def test_an_abort_leaves_nothing_behind(world, store, clock):
     upload, drain = await world.upload(sealed=False)
     upload.multipart_created(await store.create_multipart("key", upload.meta))

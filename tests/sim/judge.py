@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -278,6 +279,7 @@ class Judge:
 
     def require_nothing_left(self) -> None:
         process = self.world.process
+        process.store.arrive(math.inf)
         left: dict[str, Any] = {
             "multipart uploads": sorted(process.store.multiparts),
             "part files": sorted(process.disk.names_now),

@@ -8,11 +8,13 @@ weather.outage_until = 30.0                # nothing gets through before this ti
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +47,12 @@ TROUBLES: Mapping[str, tuple[Sequence[str], Sequence[Fault]]] = {
 """Kinds of trouble: which operations meet them (none are named: all do), and what it is."""
 
 STRANGER = "a stranger's"
+
+LATE_SHARE = 0.5
+"""Of the creations that are given up, by whom or whatever: the request is on its way all the same, and arrives."""
+
+LATE_SECONDS = 900.0
+"""... so late at most. After that a store refuses what was signed before."""
 
 
 @dataclass
@@ -109,10 +117,17 @@ class SimStore(FakeStore):
     def __init__(self, weather: Weather, **options: Any) -> None:
         super().__init__(**options)
         self.weather = self.plan = weather
+        self._creations: list[tuple[str, ObjectMeta]] = []
+        """On their way."""
+        self._late: list[tuple[float, str, ObjectMeta]] = []
+        """Given up, and when they arrive."""
 
     def snapshot(self) -> SimStore:
-        """A copy that the next process meets: requests on their way have had their effect by now, or never will."""
+        """A copy that the next process meets: requests on their way have had their effect by now, or never will; but
+        for creations, which may come late.
+        """
         one = copy.copy(self)
+        one.given_up, one._creations, one._late = list(self._creations), [], list(self._late)
         one.objects, one.completed = dict(self.objects), dict(self.completed)
         one.multiparts = {
             name: replace(multipart, parts=dict(multipart.parts), listed=list(multipart.listed))
@@ -121,7 +136,31 @@ class SimStore(FakeStore):
         one.effects, one.calls = list(self.effects), Counter(self.calls)
         one.in_flight, one.peak = Counter(), Counter()
         one._random = random.Random(self._random.random())
+        one._let_go()
         return one
+
+    async def create_multipart(self, key: str, meta: ObjectMeta) -> str:
+        self._creations.append((key, meta))
+        try:
+            return await super().create_multipart(key, meta)
+        finally:
+            self._creations.remove((key, meta))
+            self._let_go()
+
+    def _let_go(self) -> None:
+        for key, meta in self.given_up:
+            if self.weather.choices.random() < LATE_SHARE:
+                self.weather.happened["create_multipart is late"] += 1
+                arrives = self.weather.now() + self.weather.choices.uniform(0, LATE_SECONDS)
+                self._late.append((arrives, key, meta))
+        self.given_up = []
+
+    def arrive(self, until: float) -> None:
+        """What is late and has arrived by then."""
+        for arrives, key, meta in [one for one in self._late if one[0] <= until]:
+            self._late.remove((arrives, key, meta))
+            begun = self.multiparts[self._begin(key, meta)]
+            begun.initiated -= timedelta(seconds=math.floor(self.weather.now() - arrives))
 
     def write_as_stranger(self, key: str, data: bytes) -> None:
         """Somebody else writes the key."""
@@ -138,6 +177,7 @@ class SimStore(FakeStore):
 
     @asynccontextmanager
     async def _call(self, operation: str, key: str = "key") -> AsyncIterator[Any]:
+        self.arrive(self.weather.now())
         async with super()._call(operation, key) as damages:
             self.watcher.passage(f"before {operation} in the store")
             yield damages

@@ -625,10 +625,14 @@ class World:
             raise
 
     def _let_all_end(self) -> None:
-        def done() -> bool:
-            return not self.process.uploads.registry and len(self.process.loop.unfinished()) <= 1
+        def ended() -> bool:
+            return not self.process.uploads.registry
 
-        if not self.until(done, ENDS_SECONDS):
+        def done() -> bool:
+            return ended() and len(self.process.loop.unfinished()) <= 1
+
+        # What has ended looks for creations that come late, when they cannot come any more.
+        if not self.until(ended, ENDS_SECONDS) or not self.until(done, drain.LATE_SECONDS + 60.0):
             self.breaks(Invariant.ENDS, f"{list(self.process.uploads.registry)} live on\n{self.picture()}")
 
     def stop(self, grace_seconds: float) -> None:
