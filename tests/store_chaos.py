@@ -23,6 +23,7 @@ from store_proxy import Answer, Fault, Request, no, says
 ANY: frozenset[str] = frozenset()
 PARTS = frozenset({"UploadPart"})
 BODIES = frozenset({"UploadPart", "PutObject"})
+CREATE = frozenset({"CreateMultipartUpload"})
 COMPLETE = frozenset({"CompleteMultipartUpload"})
 ENDS = frozenset({"CompleteMultipartUpload", "PutObject"})
 LISTING = frozenset({"ListParts"})
@@ -120,6 +121,7 @@ KINDS = (
     Kind("answer lost", 0.010, always(Fault(cut=0))),
     Kind("answer cut", 0.010, lambda numbers, _: Fault(cut=numbers.randrange(1, 150))),
     Kind("late", 0.010, lambda numbers, _: Fault(late=numbers.uniform(0, 1.5)), ENDS | PARTS, reorders=True),
+    Kind("creation late", 0.050, lambda numbers, _: Fault(late=numbers.uniform(0, 1.5)), CREATE),
     Kind("twice", 0.015, lambda numbers, _: Fault(again=numbers.choice([0.0, 0.1, 1, 5])), ENDS | PARTS, reorders=True),
     # Time passes: some of it, or more than anybody waits.
     Kind("slow", 0.020, lambda numbers, _: Fault(wait=numbers.uniform(0.02, 0.4))),

@@ -7,6 +7,7 @@ from store_proxy import Answer, Fault, Request, no
 OPERATIONS = {
     "HeadObject": ("HEAD", "a"),
     "PutObject": ("PUT", "a"),
+    "CreateMultipartUpload": ("POST", "a?uploads"),
     "UploadPart": ("PUT", "a?partNumber=1&uploadId=u"),
     "CompleteMultipartUpload": ("POST", "a?uploadId=u"),
     "ListParts": ("GET", "a?uploadId=u"),

@@ -5,8 +5,7 @@
     python tests/campaign.py simulation                          # as large as `.ci/run` has it
     python tests/campaign.py simulation --release --seed 7 --json figures/
 
-`tests/test_*.py` runs it in CI's size, marked `campaign`. `store_faults` is run by hand until a creation that is
-cancelled on its way can leave no multipart upload in the store any more: it finds that now and then.
+`tests/test_*.py` runs it in CI's size, marked `campaign`.
 """
 
 from __future__ import annotations
