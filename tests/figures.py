@@ -1,8 +1,8 @@
-"""What a campaign has done, in one line and in a JSON file.
+"""What a campaign has done, in one line and in a JSON file. Of what it looks for there is no count: that is `Broken`.
 
     figures = Figures("power cuts", Size.CI, seed=7)
     figures.count("images", 1)
-    print(figures)        # power cuts: 40 images, 0 announced bytes lost; ci, 61 s, seed 7
+    print(figures)        # power cuts: 40 images, 900 offsets announced; ci, 61 s, seed 7
     figures.save(directory)
 
 `$FIGURES` names a directory into which tests save theirs; `python tests/figures.py DIRECTORY` prints what is there, as

@@ -18,12 +18,12 @@ def counted(monkeypatch):
     found.count("images", 1200)
     found.count("GiB", 0.5)
     found.count("GiB", 0.75)
-    found.count("announced bytes lost", 0)
+    found.count("stops", 0)
     return found
 
 
 def test_the_line_can_be_read(counted):
-    assert str(counted) == "power cuts: 1,200 images, 1.25 GiB, 0 announced bytes lost; ci, 0 s, seed 7"
+    assert str(counted) == "power cuts: 1,200 images, 1.25 GiB, 0 stops; ci, 0 s, seed 7"
 
 
 def test_the_file_says_on_which_machine_it_was(counted, tmp_path):

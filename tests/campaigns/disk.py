@@ -856,8 +856,6 @@ def run(
     for counts in parts:
         for what, number in counts.items():
             figures.count(what, number)
-    figures.count("lost", 0)
-    figures.count("false announcements", 0)
     return figures
 
 

@@ -156,5 +156,4 @@ def run(size: Size, seed: int, planted: str | None = None, *, serve: Fresh | Non
         for lane in lanes:
             for what, number in lane.trial.counts.items():
                 figures.count(what, number)
-    figures.count("bytes lost", 0)
     return figures

@@ -182,7 +182,6 @@ def run(size: Size, seed: int, planted: str | None = None, *, serve: Fresh | Non
         finally:
             executor.shutdown(cancel_futures=True)
     figures.count("failpoints", len(names))
-    figures.count("bytes lost", 0)
     return figures
 
 

@@ -111,7 +111,6 @@ def run(size: Size, seed: int, planted: str | None = None, *, serve: Fresh | Non
     for what, number in trial.counts.items():
         figures.count(what, number)
     figures.count("offsets announced", sum(client.ledger.offsets for client in clients))
-    figures.count("bytes lost", 0)
     figures.count("% at most of all kills lose something (95 % sure)", 300 / trial.counts["kills"])
     return figures
 

@@ -120,7 +120,7 @@ def run(size: Size, seed: int) -> Figures:
     Raises `Broken`; `NotCaughtError`; `NoLoopDeviceError` where the machine forbids it.
     """
     figures, lanes = Figures("power cuts", size, seed), len(DISKS[size])
-    for first in ("images", "offsets announced", "announced bytes lost"):
+    for first in ("images", "offsets announced"):
         figures.count(first, 0)
     with tempfile.TemporaryDirectory(dir=fast_directory()) as directory, weed_in(Path(directory)) as weed:
         place = (weed.bucket, weed.endpoint_url, weed.access_key, weed.secret_key)
@@ -383,7 +383,6 @@ class Story:
         self.figures.count("offsets announced", sum(sending.announcements for sending in self.sendings))
         self.figures.count("MiB announced", sum(sending.announced for sending in self.sendings) // MIB)
         self.figures.count("objects", len(self.sendings))
-        self.figures.count("announced bytes lost", 0)
 
     def check_objects(self) -> None:
         server, prefix = self.server, prefix_of(self.server)
