@@ -45,7 +45,7 @@ def servers(found: Fresh | None = None) -> Iterator[Fresh]:
     with (
         tempfile.TemporaryDirectory() as directory,
         weed_in(Path(directory)) as weed,
-        bucket_at(weed.bucket, weed.endpoint_url, weed.access_key, weed.secret_key) as bucket,
+        bucket_at(weed) as bucket,
     ):
         fresh = Fresh(bucket, Path(directory))
         try:

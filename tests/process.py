@@ -25,10 +25,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
-import boto3
 import pytest
 import zygote
-from botocore.config import Config
+from weed import Weed
 from zygote import Forked
 
 MIB = 1 << 20
@@ -246,20 +245,13 @@ def _ask(port: int, request: tuple[str, str, Mapping[str, str], Any], seconds: f
 
 
 class Bucket:
-    """What is in the store, asked without streamup. `S3` is the store's address and keys for a server's environment."""
+    """What is in the store, asked without streamup. `environ` is for programs that speak to it, too."""
 
-    def __init__(self, name: str, endpoint_url: str, access_key: str, secret_key: str) -> None:
-        self.name = name
-        self.endpoint_url = endpoint_url
-        self.environ = {"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key}
-        self.client = boto3.client(
-            "s3",
-            endpoint_url=endpoint_url,
-            aws_access_key_id=access_key,
-            aws_secret_access_key=secret_key,
-            region_name="us-east-1",
-            config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
-        )
+    def __init__(self, weed: Weed) -> None:
+        self.name = weed.bucket
+        self.endpoint_url = weed.endpoint_url
+        self.environ = weed.environ
+        self.client = weed.client()
 
     def keys(self, prefix: str) -> list[str]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
@@ -305,7 +297,7 @@ class Fresh:
         server = Server(
             data=data or self.directory / name / "data",
             store=("--local",) if local else store,
-            environ=environ if local else {**environ, **self.bucket.environ, "AWS_DEFAULT_REGION": "us-east-1"},
+            environ=environ if local else {**environ, **self.bucket.environ},
             options=(f"--part-size={PART}", "--spool-size=1GiB", "--disk-floor=1MiB", *options),
             program=program,
         )
@@ -327,13 +319,13 @@ def prefix_of(server: Server) -> str:
 
 @pytest.fixture(scope="session")
 def bucket(weed) -> Iterator[Bucket]:
-    with bucket_at(weed.bucket, weed.endpoint_url, weed.access_key, weed.secret_key) as found:
+    with bucket_at(weed) as found:
         yield found
 
 
 @contextlib.contextmanager
-def bucket_at(name: str, endpoint_url: str, access_key: str, secret_key: str) -> Iterator[Bucket]:
-    found = Bucket(name, endpoint_url, access_key, secret_key)
+def bucket_at(weed: Weed) -> Iterator[Bucket]:
+    found = Bucket(weed)
     with contextlib.closing(found.client):
         yield found
 

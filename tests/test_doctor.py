@@ -12,8 +12,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
-import boto3
-import botocore.config
 import pytest
 from click.testing import CliRunner
 from moto.server import ThreadedMotoServer
@@ -36,15 +34,7 @@ PLACE = advice.Place("bucket", "some/prefix/")
 @pytest.fixture(scope="module")
 def client(weed):
     """The store, asked without streamup."""
-    client = boto3.client(
-        "s3",
-        endpoint_url=weed.endpoint_url,
-        aws_access_key_id=weed.access_key,
-        aws_secret_access_key=weed.secret_key,
-        region_name="us-east-1",
-        config=botocore.config.Config(s3={"addressing_style": "path"}),
-    )
-    with closing(client):
+    with closing(weed.client()) as client:
         yield client
 
 
@@ -496,16 +486,13 @@ async def test_a_store_that_goes_away_meanwhile_is_no_finding(examine, store_pro
     assert store_proxy.operations[-1] == "DeleteObject", "it has cleaned up"
 
 
-ENVIRON = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-secret", "AWS_DEFAULT_REGION": "us-east-1"}
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.campaign)])
-async def test_an_interruption_removes_what_was_written(store_proxy, client, bucket, number):
+async def test_an_interruption_removes_what_was_written(weed, store_proxy, client, bucket, number):
     held = threading.Event()
     store_proxy.rule = on("ListParts", Fault(act=lambda _: held.set(), after=HELD_SECONDS))
     command = [sys.executable, "-m", "streamup", "doctor", f"s3://{bucket}", f"--s3-endpoint-url={store_proxy.url}"]
     process = await asyncio.create_subprocess_exec(
-        *command, "--s3-path-style", env={**os.environ, **ENVIRON}, stdout=-1, stderr=-1
+        *command, "--s3-path-style", env={**os.environ, **weed.environ}, stdout=-1, stderr=-1
     )
     assert await asyncio.to_thread(held.wait, 20)
     process.send_signal(number)
@@ -524,7 +511,7 @@ def run(weed, monkeypatch):
         monkeypatch.delenv(name)
 
     def invoke(*words, **environ):
-        keys = {**ENVIRON, "STREAMUP_S3_ENDPOINT_URL": weed.endpoint_url, "STREAMUP_S3_PATH_STYLE": "1"}
+        keys = {**weed.environ, "STREAMUP_S3_ENDPOINT_URL": weed.endpoint_url, "STREAMUP_S3_PATH_STYLE": "1"}
         return CliRunner(env={**keys, **environ}).invoke(cli.main, ["doctor", *words])
 
     return invoke

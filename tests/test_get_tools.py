@@ -90,7 +90,7 @@ def site(bucket, tmp_path_factory):
         f"[weed]\ntype = s3\nprovider = SeaweedFS\nendpoint = {bucket.endpoint_url}\nenv_auth = true\n"
     )
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("STREAMUP_", "AWS_"))}
-    environ |= bucket.environ | {"AWS_DEFAULT_REGION": "us-east-1", "AWS_CONFIG_FILE": str(directory / "awsconfig")}
+    environ |= bucket.environ | {"AWS_CONFIG_FILE": str(directory / "awsconfig")}
     place, file = f"{bucket.name}/tools", directory / "file"
     commands = [
         [tool("aws"), f"--endpoint-url={bucket.endpoint_url}", "s3", "cp", file, f"s3://{place}/aws"],

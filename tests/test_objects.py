@@ -106,7 +106,7 @@ def test_a_customers_object_is_downloaded_and_verified_with_its_key(bucket, tmp_
         Bucket=bucket.name, Key="customers/a", Body=data, ChecksumAlgorithm="CRC64NVME", **WITH_KEY
     )
     place, file = f"s3://{bucket.name}/customers/a", tmp_path / "a"
-    environ = {**bucket.environ, "AWS_DEFAULT_REGION": "us-east-1", "STREAMUP_SSE_C_KEY": BASE64_KEY}
+    environ = {**bucket.environ, "STREAMUP_SSE_C_KEY": BASE64_KEY}
     runner = CliRunner(env={**environ, "STREAMUP_S3_ENDPOINT_URL": bucket.endpoint_url, "STREAMUP_S3_PATH_STYLE": "1"})
     wrong = base64.b64encode(bytes(32)).decode()
     refused = runner.invoke(main, ["get", place, str(file), "--sse-c-key", wrong])

@@ -53,7 +53,7 @@ class Objects:
     attributes: dict = field(default_factory=dict)
 
     def run(self, *command):
-        environ = os.environ | self.bucket.environ | {"AWS_DEFAULT_REGION": "us-east-1", "AWS_CONFIG_FILE": os.devnull}
+        environ = os.environ | self.bucket.environ | {"AWS_CONFIG_FILE": os.devnull}
         done = subprocess.run([str(word) for word in command], env=environ, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout.decode()

@@ -12,6 +12,7 @@ import time
 
 import pytest
 from process import CURL, MIB, Fresh, bucket_at, content, curl, digest, prefix_of, running, until
+from weed import Weed
 
 from streamup.local import LocalStore
 
@@ -111,7 +112,7 @@ def store(tmp_path):
 def test_a_server_that_starts_while_the_store_is_down(store, tmp_path):
     """Connections are refused. Streams are taken in, survive a kill, and are stored when the store is there."""
     local = store.local
-    with bucket_at("streamup-test", local.endpoint_url, local.access_key, local.secret_key) as bucket:
+    with bucket_at(Weed(local.endpoint_url, local.pid, "streamup-test", local.access_key, local.secret_key)) as bucket:
         fresh = Fresh(bucket, tmp_path)
         try:
             server = fresh("--store-timeout=1s")

@@ -372,23 +372,22 @@ def command(monkeypatch):
 DELETE = ("--delete", "--older-than=0s", "--prefix-is-ours-alone")
 
 
-def spawn(place, url):
+def spawn(place, url, environ):
     """`streamup sweep` in a process of its own."""
-    keys = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-secret", "AWS_DEFAULT_REGION": "us-east-1"}
     line = [f"s3://{place.bucket}/{place.prefix}", f"--data={place.data}", f"--s3-endpoint-url={url}"]
     return asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "streamup", "sweep", "--s3-path-style", *line),
-        env={**os.environ, **keys},
+        env={**os.environ, **environ},
         stdout=-1,
         stderr=-1,
     )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.campaign)])
-async def test_an_interruption_says_so(place, store_proxy, number):
+async def test_an_interruption_says_so(place, weed, store_proxy, number):
     held = threading.Event()
     store_proxy.rule = on("ListMultipartUploads", Fault(act=lambda _: held.set(), after=HELD_SECONDS))
-    process = await spawn(place, store_proxy.url)
+    process = await spawn(place, store_proxy.url, weed.environ)
     assert await asyncio.to_thread(held.wait, 20)
     process.send_signal(number)
     _, err = await asyncio.wait_for(process.communicate(), 20)

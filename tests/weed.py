@@ -20,9 +20,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import boto3
 import botocore.session
 import pytest
+from botocore.config import Config
 
 from streamup.errors import StoreError
 from streamup.stores.s3 import S3Store
@@ -39,6 +42,23 @@ class Weed:
     bucket: str = "streamup-test"
     access_key: str = "test-key"
     secret_key: str = "test-secret"
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """By which a program finds its credentials."""
+        keys = {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
+        return {**keys, "AWS_DEFAULT_REGION": "us-east-1"}
+
+    def client(self) -> Any:
+        """Asks it without streamup."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name="us-east-1",
+            config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
+        )
 
     def store(self, prefix: str = "", **options) -> S3Store:
         keys = {"access_key": self.access_key, "secret_key": self.secret_key}

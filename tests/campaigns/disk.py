@@ -39,7 +39,7 @@ import imageio_ffmpeg
 from figures import Figures
 from invariants import Broken, Invariant
 from process import CURL, MIB, MODULE, Bucket, Fresh, Server, bucket_at, content, digest, prefix_of
-from weed import weed_in
+from weed import Weed, weed_in
 
 from campaigns import Size
 
@@ -843,13 +843,12 @@ def run(
     figures, lanes = Figures("disk faults", size, seed), LANES[size]
     played = [scene.__name__ for scene in scenes for _ in range(SCENES[scene][size is Size.RELEASE])]
     with tempfile.TemporaryDirectory() as directory, weed_in(Path(directory)) as weed:
-        place = (weed.bucket, weed.endpoint_url, weed.access_key, weed.secret_key)
         if lanes == 1:
-            parts = [_play(place, Path(directory), size, seed, planted, played, 0)]
+            parts = [_play(weed, Path(directory), size, seed, planted, played, 0)]
         else:
             with ProcessPoolExecutor(lanes, get_context("spawn")) as pool:
                 found = [
-                    pool.submit(_play, place, Path(directory), size, seed, planted, played[lane::lanes], lane)
+                    pool.submit(_play, weed, Path(directory), size, seed, planted, played[lane::lanes], lane)
                     for lane in range(lanes)
                 ]
                 parts = [future.result() for future in found]
@@ -860,13 +859,13 @@ def run(
 
 
 def _play(  # noqa: PLR0917 - the pool passes no names
-    place: tuple[str, ...], directory: Path, size: Size, seed: int, planted: str | None, played: list[str], lane: int
+    weed: Weed, directory: Path, size: Size, seed: int, planted: str | None, played: list[str], lane: int
 ) -> dict[str, float]:
     """These scenes one after another; what they have counted. One that fails says how it is played again."""
     again = f"python tests/campaign.py disk{' --release' * (size is Size.RELEASE)} --seed {seed}"
     os.environ.setdefault("PYTEST_XDIST_WORKER", f"gw{lane}")  # which ports are whose
     figures, program = Figures("", size, seed), (PLANTED, planted) if planted else MODULE
-    with bucket_at(*place) as bucket:
+    with bucket_at(weed) as bucket:
         for number, name in enumerate(played):
             own = f"{seed}-{lane}-{number}"
             (directory / own).mkdir()

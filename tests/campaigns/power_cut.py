@@ -33,7 +33,7 @@ from invariants import Broken, Invariant
 from loop_disk import LoopDisk, fast_directory, freeze, mount_alone, sync_all, sync_file, sync_range
 from process import MIB, Bucket, Fresh, Server, bucket_at, digest, free_ports, prefix_of
 from promises import GONE, KINDS, Client, Sending
-from weed import weed_in
+from weed import Weed, weed_in
 
 from campaigns import Size
 from streamup.stores.experiments import MARK
@@ -96,7 +96,7 @@ class NotCaughtError(AssertionError):
 class Lane:
     """What one process does: so many disks, one after another, and these mistakes. It has mounts of its own."""
 
-    place: tuple[str, str, str, str]
+    weed: Weed
     directory: Path
     disks: int
     mistakes: Sequence[str]
@@ -106,7 +106,7 @@ class Lane:
     def go(self) -> Figures:
         mount_alone()
         figures = Figures("power cuts", Size.CI, self.seed)
-        with bucket_at(*self.place) as bucket:
+        with bucket_at(self.weed) as bucket:
             for disk in range(self.disks):
                 cut_the_power(bucket, self.directory, 100 * self.seed + disk, figures, ports=self.ports)
             for bugs in self.mistakes:
@@ -123,9 +123,8 @@ def run(size: Size, seed: int) -> Figures:
     for first in ("images", "offsets announced"):
         figures.count(first, 0)
     with tempfile.TemporaryDirectory(dir=fast_directory()) as directory, weed_in(Path(directory)) as weed:
-        place = (weed.bucket, weed.endpoint_url, weed.access_key, weed.secret_key)
         orders = [
-            Lane(place, Path(directory), disks, MISTAKES[lane::lanes] * (size is Size.RELEASE), 100 * seed + lane)
+            Lane(weed, Path(directory), disks, MISTAKES[lane::lanes] * (size is Size.RELEASE), 100 * seed + lane)
             for lane, disks in enumerate(DISKS[size])
         ]
         with get_context("spawn").Pool(lanes) as pool:

@@ -419,7 +419,7 @@ def _world(size: Size, seed: int, planted: str | None, figures: Figures) -> Iter
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         weed = stack.enter_context(weed_in(directory))
         proxy = stack.enter_context(proxy_to(weed.endpoint_url))
-        bucket = stack.enter_context(bucket_at(weed.bucket, weed.endpoint_url, weed.access_key, weed.secret_key))
+        bucket = stack.enter_context(bucket_at(weed))
         fresh = Fresh(bucket, directory)
         stack.callback(fresh.kill_all)
         program = (PLANTED, ",".join(filter(None, ["impatient", planted])))
