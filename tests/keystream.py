@@ -25,6 +25,9 @@ class Keystream:
     name: str
     size: int
 
+    def __len__(self) -> int:
+        return self.size
+
     def __getitem__(self, span: slice) -> bytes:
         start, stop, _ = span.indices(self.size)
         return b"".join(self.pieces(start, stop))

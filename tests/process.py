@@ -236,7 +236,9 @@ def _ask(port: int, request: tuple[str, str, Mapping[str, str], Any], seconds: f
     method, path, headers, body = request
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
     with contextlib.closing(connection):
-        connection.request(method, path, body, dict(headers))
+        connection.connect()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a refusal may come before all of it has gone
+            connection.request(method, path, body, dict(headers))
         answer = connection.getresponse()
         return Answer(answer.status, answer.headers, answer.read())
 

@@ -7,7 +7,7 @@ import signal
 import socket
 
 from process import MIB, content, digest, prefix_of, until
-from resuming import Ledger, send_small
+from resuming import Sending, small
 
 pytest_plugins = ["weed", "process"]
 
@@ -17,7 +17,7 @@ KEY = "crash"
 def test_a_failpoint_is_inert_without_its_variable(serve, bucket):
     """The names stand in every run; only the variable makes them kill."""
     server, body = serve().start("no_such_failpoint:1"), content(MIB)
-    send_small(server, KEY, body, Ledger())
+    Sending(server, KEY, body).send(small)
     assert digest(bucket.read(prefix_of(server) + KEY)) == digest(body)
     server.stop()
 

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
 from http.client import RemoteDisconnected
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def test_a_disk_in_trouble_loses_nothing_that_it_need_not(seed, scenes):
         figures = run(Size.CI, seed, scenes=scenes)
     figures.save_if_wanted()
     assert figures.counts["scenes"] >= len(scenes)
-    assert figures.counts["bytes announced"] > 0
+    assert figures.counts["offsets announced"] > 0
 
 
 @pytest.mark.campaign
@@ -82,24 +83,42 @@ def test_a_disk_is_filled_to_its_last_byte_and_freed(stage):
         (place / "another").write_bytes(b"x")
 
 
-def test_an_offset_that_falls_is_noticed():
-    sending = Sending(None, "key", b"0123456789")
-    sending.hear(4, 0)
-    sending.hear(4, 4)
-    with pytest.raises(Broken, match="4 was announced, 3 is told now"):
-        sending.hear(3, 4)
-    assert (4, 4) == (sending.announced, sending.told)
+@dataclass
+class Failing:
+    """A server that knows of no upload any more, but for this one."""
 
+    found: list
 
-def test_a_server_that_has_gone_is_asked_later():
-    class Dying:
-        def ask(self, *_, **__):
-            return Answer(404, {}, b"")
+    def ask(self, *_, **__):
+        return Answer(404, {}, b"")
 
-        def uploads(self, _):
+    def uploads(self, _):
+        if not self.found:
             raise RemoteDisconnected
+        return self.found
 
-    assert Sending(Dying(), "key", b"0123456789").place() is None
+
+@pytest.fixture
+def sending():
+    return Sending(Failing([]), "key", b"0123456789", announced=4)
+
+
+def test_a_server_that_has_gone_is_asked_later(sending):
+    with pytest.raises(RemoteDisconnected):
+        sending.place()
+    assert (4, []) == (sending.announced, sending.lost)
+
+
+def test_an_upload_that_has_failed_begins_anew(sending):
+    sending.server.found = [{"state": "failed", "reason": "state lost"}]
+    assert sending.place() == 0
+    assert (0, ["state lost"]) == (sending.announced, sending.lost)
+
+
+def test_an_upload_that_nobody_knows_of_is_noticed(sending):
+    sending.server.found = [{"state": "cancelled", "reason": None}]
+    with pytest.raises(Broken, match="4 bytes were announced"):
+        sending.place()
 
 
 def test_what_a_client_meets_is_raised_where_somebody_looks():

@@ -15,7 +15,7 @@ from invariants import Broken, Invariant
 from killing import Trial
 from planted import BUGS
 from process import content, prefix_of
-from resuming import RANGE, Ledger, send_range, send_ranges, send_small
+from resuming import RANGE, Sending, ranges, small
 
 pytest_plugins = ["weed", "process"]
 
@@ -81,7 +81,7 @@ def test_every_failpoint_has_its_case():
 
 def test_what_is_killed_at_a_step_goes_on(serve):
     """One of the failpoints, and one of the restart after it; the campaign goes through all."""
-    trial = kill_at_failpoints.survive(serve, send_ranges, ["before_commit_receipt:2", "after_put_part:1"])
+    trial = kill_at_failpoints.survive(serve, ranges, ["before_commit_receipt:2", "after_put_part:1"])
     assert trial.counts["kills"] == 2
     assert trial.counts["bytes in the spool then"] > 0
     assert trial.counts["objects compared"] == 1
@@ -97,7 +97,7 @@ def trial(serve):
 
 def test_bytes_that_were_received_and_are_gone_are_missed(trial):
     trial.start()
-    send_range(trial.server, KEY, BODY, Ledger(), RANGE)
+    Sending(trial.server, KEY, BODY).put(0, RANGE)
     trial.server.kill()
     trial.dead()
     (found,) = (trial.server.data / "spool").iterdir()
@@ -108,7 +108,7 @@ def test_bytes_that_were_received_and_are_gone_are_missed(trial):
 
 def test_what_is_lost_in_a_second_crash_is_missed_too(trial):
     trial.start()
-    send_range(trial.server, KEY, BODY, Ledger(), RANGE)
+    Sending(trial.server, KEY, BODY).put(0, RANGE)
     trial.server.kill()
     trial.dead()
     (found,) = (trial.server.data / "spool").iterdir()
@@ -141,7 +141,7 @@ def test_what_is_left_in_the_store_is_seen(trial, monkeypatch):
     monkeypatch.setattr(killing, "ENDS_WITHIN", 0.1)
     trial.start()
     trial.bodies[KEY] = BODY[:1000]
-    send_small(trial.server, KEY, BODY[:1000], Ledger())
+    Sending(trial.server, KEY, BODY[:1000]).send(small)
     trial.end(KEY)
     where = {"Bucket": trial.bucket.name, "Key": prefix_of(trial.server) + KEY}
     trial.bucket.client.create_multipart_upload(**where)
@@ -152,19 +152,9 @@ def test_what_is_left_in_the_store_is_seen(trial, monkeypatch):
 def test_an_upload_that_does_not_end_is_seen(trial, monkeypatch):
     monkeypatch.setattr(killing, "ENDS_WITHIN", 0.1)
     trial.start()
-    send_range(trial.server, KEY, BODY, Ledger(), RANGE)
+    Sending(trial.server, KEY, BODY).put(0, RANGE)
     with broken(Invariant.ENDS):
         trial.end(KEY)
-
-
-def test_an_offset_never_falls_and_is_never_more_than_was_sent():
-    ledger = Ledger()
-    ledger.told(7, KEY, 10)
-    ledger.told(7, KEY, 10)
-    assert ledger.offsets == 1
-    for offset in (6, 11):
-        with broken(Invariant.OFFSET):
-            ledger.told(offset, KEY, 10)
 
 
 def test_an_even_and_an_odd_seed_are_every_call_that_changes_something():

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import http.client
 import os
 import random
 import re
@@ -36,15 +35,18 @@ from pathlib import Path
 from typing import Any
 
 import imageio_ffmpeg
+import resuming
 from figures import Figures
 from invariants import Broken, Invariant
-from process import CURL, MIB, MODULE, Bucket, Fresh, Server, bucket_at, content, digest, prefix_of
+from killing import LIVE, program
+from process import CURL, MIB, Answer, Bucket, Fresh, Server, bucket_at, content, digest, prefix_of
+from resuming import AGAIN, GONE
 from weed import Weed, weed_in
 
 from campaigns import Size
 
-PLANTED = str(Path(__file__).parent.parent / "planted.py")
-GONE = (OSError, http.client.HTTPException)
+PIECE = 40_000
+"""What a client sends at once, before it waits a moment."""
 
 ENDS_WITHIN = 40.0
 """Seconds from the end of a fault to the last object. An upload that was read again waits up to 30 s for its turn."""
@@ -55,8 +57,6 @@ TOLD_WITHIN = 4.0
 IDLE_CPU = 0.25
 """Of one processor, while everybody waits. A loop that is busy takes all of it."""
 
-LIVE = ("open", "sealed", "completing")
-
 
 class ForbiddenHereError(Exception):
     """What this machine does not let us do; the message says which."""
@@ -66,93 +66,71 @@ class ForbiddenHereError(Exception):
 
 
 @dataclass
-class Sending:
-    """One object, what its client has been told of it, and how often it could not be served.
+class Sending(resuming.Sending):
+    """... and how often it could not be served.
 
-    `lost`: the reasons for which uploads of it have failed; after each its client has begun anew.
+    `lost`: the reasons for which uploads of it have failed; after each its client has begun anew. `cut`: how its
+    connections were.
     """
 
-    server: Server
-    key: str
-    data: bytes
-    piece: int = 40_000
-    announced: int = 0
-    told: float = 0
-    stored: bool = False
     lost: list[str] = field(default_factory=list)
     refused: Counter[int] = field(default_factory=Counter)
-    cut: list[str] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def ask(self, method: str, headers: Mapping[str, str], body: Any = b"") -> tuple[int, Mapping[str, str]]:
-        """One request about the object. A status of 0: the connection was cut, and `cut` has how."""
-        before = self.announced
-        try:
-            answer = self.server.ask(method, f"/objects/{self.key}", headers, body, seconds=20)
-        except GONE as error:
-            self.cut.append(repr(error))
-            return 0, {}
-        if answer.status >= 400 and answer.status != 404:
-            self.refused[answer.status] += 1
-            if answer.status == 500 or (method != "HEAD" and not answer.json().get("detail")):
-                raise Broken(Invariant.SAID, f"{method} {self.key}: {answer.status} {answer.body!r}")
-        if answer.status in {200, 201} and answer.headers.get("Upload-Complete") == "?1":
-            self.stored = True
-        elif answer.status < 400 and "Upload-Offset" in answer.headers:
-            self.hear(int(answer.headers["Upload-Offset"]), before)
-        return answer.status, answer.headers
+    cut_off: list[str] = field(default_factory=list)
 
     @property
     def met(self) -> list[object]:
         """How often and how it could not be served."""
-        return [*self.refused.elements(), *self.cut]
+        return [*self.refused.elements(), *self.cut_off]
 
-    def hear(self, offset: int, before: int) -> None:
-        if offset < before and self.announced >= before:
-            raise Broken(Invariant.OFFSET, f"{self.key}: {before} was announced, {offset} is told now")
-        with self.lock:
-            self.told += max(0, offset - self.announced)
-            self.announced = max(offset, self.announced)
+    def attempt(self, method: str, headers: Mapping[str, str], body: Any = b"") -> None:
+        """One request about the object, whatever becomes of it."""
+        with contextlib.suppress(*GONE):
+            self.ask(method, f"/objects/{self.key}", headers, body)
 
-    def place(self) -> int | None:
-        """Where to go on, as the README has it; None: ask later."""
-        status, headers = self.ask("HEAD", {})
-        if status == 404:
-            try:
-                reason = next((u["reason"] for u in self.server.uploads(self.key) if u["state"] == "failed"), None)
-            except GONE:
-                return None
-            if self.announced:
-                if reason is None:
-                    raise Broken(Invariant.OFFSET, f"{self.key} is not known, {self.announced} bytes were announced")
-                self.lost.append(reason)
-                self.announced = 0
-            return 0
-        return int(headers["Upload-Offset"]) if status == 200 and not self.stored else None
+    def exchange(self, method: str, path: str, headers: Mapping[str, str], body: Any) -> Answer:
+        try:
+            answer = self.server.ask(method, path, headers, body, seconds=20)
+        except GONE as error:
+            self.cut_off.append(repr(error))
+            raise
+        if answer.status >= 400 and answer.status != 404:
+            self.refused[answer.status] += 1
+            if answer.status == 500 or (method != "HEAD" and not answer.json().get("detail")):
+                raise Broken(Invariant.SAID, f"{method} {self.key}: {answer.status} {answer.body!r}")
+        return answer
 
-    def send(self, hurry: threading.Event) -> None:
+    def gone(self, why: str) -> None:
+        """It has failed, and there is a reason. Its client begins anew."""
+        reason = next((u["reason"] for u in self.server.uploads(self.key) if u["state"] == "failed"), None)
+        if reason is None:
+            super().gone(why)
+        self.lost.append(reason)
+        self.announced = 0
+
+    def send_slowly(self, hurry: threading.Event) -> None:
         """Until it is stored. Slowly at first (real time: something is to go wrong meanwhile), then in a `hurry`."""
-        while not self.stored:
-            offset = self.place()
-            if offset is None:
-                hurry.wait(0.05)
-                time.sleep(0.02)  # other processes: they can only be asked again
-            elif offset == len(self.data):
-                self.ask("PUT", {"Content-Range": f"bytes */{offset}", "Upload-Complete": "?1"})
-            else:
-                last = f"bytes {offset}-{len(self.data) - 1}/{len(self.data)}"
-                self.ask("PUT", {"Content-Range": last}, self._pieces(offset, hurry))
 
-    def _pieces(self, offset: int, hurry: threading.Event) -> Iterator[bytes]:
-        for start in range(offset, len(self.data), self.piece):
-            yield self.data[start : start + self.piece]
-            hurry.wait(0.01)
+        def pieces(offset: int) -> Iterator[bytes]:
+            for start in range(offset, self.size, PIECE):
+                yield self.data[start : start + PIECE]
+                hurry.wait(0.01)
+
+        def rest(_: resuming.Sending, offset: int) -> None:
+            where = {"Content-Range": f"bytes {offset}-{self.size - 1}/{self.size}"}
+            self.ask("PUT", f"/objects/{self.key}", where, pieces(offset), 201)
+
+        while not self.stored:
+            with contextlib.suppress(*AGAIN):
+                self.go_on(rest)
+                continue
+            hurry.wait(0.05)
+            time.sleep(0.02)  # other processes: they can only be asked again
 
 
 def ask_now_and_then(sending: Sending, hurry: threading.Event, rng: random.Random) -> None:
     """Somebody else, who makes what arrives durable by asking how far it is."""
     while not sending.stored and not hurry.wait(rng.uniform(0.05, 0.3)):
-        sending.ask("HEAD", {})
+        sending.attempt("HEAD", {})
 
 
 @dataclass
@@ -168,8 +146,8 @@ class Pipe:
         self.process = subprocess.Popen(command, bufsize=0, stdin=-1, stdout=-1, stderr=-1)
         with self.process as curl:
             with contextlib.suppress(BrokenPipeError):
-                for start in range(0, len(self.sending.data), self.sending.piece):
-                    piece = memoryview(self.sending.data)[start : start + self.sending.piece]
+                for start in range(0, len(self.sending.data), PIECE):
+                    piece = memoryview(self.sending.data)[start : start + PIECE]
                     while piece:
                         piece = piece[curl.stdin.write(piece) :]
                     hurry.wait(0.01)
@@ -190,6 +168,9 @@ class Camera(Pipe):
     """ffmpeg in real time, which reads no answer. What it sends goes into a file of its own as well."""
 
     local: Path = Path()
+
+    def __post_init__(self) -> None:
+        self.sending.data = bytes(100 * MIB)  # until it has ended nobody knows how much it is, but it is less
 
     def send(self, _: threading.Event) -> None:
         to = f"[f=mpegts]{self.local}|[f=mpegts:method=PUT]{self.sending.server.object(self.sending.key)}"
@@ -350,7 +331,7 @@ def check(stage: Stage, server: Server, *sendings: Sending, files: list[str] | N
     for sending in sendings:
         if digest(stage.bucket.read(prefix_of(server) + sending.key)) != digest(sending.data):
             raise Broken(Invariant.CLEAN_END, f"{sending.key} is not what was sent")
-        stage.figures.count("bytes announced", sending.told)
+        stage.figures.count("offsets announced", sending.announcements)
         stage.figures.count("refusals that were told", sending.refused.total())
     if left := stage.bucket.multiparts(prefix_of(server)):
         raise Broken(Invariant.NOTHING_LEFT, f"multipart uploads of {left}")
@@ -395,7 +376,7 @@ def full(stage: Stage) -> None:
         stage.figures.count("streams of ffmpeg")
     stage.undo.callback(pipe.kill)
     watching = [(lambda hurry, s=s: ask_now_and_then(s, hurry, random.Random(1))) for s in (sendings[0], pipe.sending)]
-    with clients(pipe.send, *(sending.send for sending in sendings), *watching):
+    with clients(pipe.send, *(sending.send_slowly for sending in sendings), *watching):
         wait_until(lambda: server.received(pipe.sending.key), 20, Invariant.ENDS, server.uploads)
         time.sleep(rng.uniform(0.0, 0.5))  # real time: so far they have come
         foreign = fill(data / "spool" if which == "spool" else place)
@@ -413,8 +394,8 @@ def full(stage: Stage) -> None:
     for sending in (*sendings, pipe.sending):
         if sending.lost:
             raise Broken(Invariant.OFFSET, f"{sending.key} has failed on a full disk: {sending.lost}")
-        if sending.cut:
-            raise Broken(Invariant.SAID, f"{sending.key} was cut without a word on a full disk: {sending.cut}")
+        if sending.cut_off:
+            raise Broken(Invariant.SAID, f"{sending.key} was cut without a word on a full disk: {sending.cut_off}")
 
 
 # -- a disk that breaks ----------------------------------------------------------------------------------------------
@@ -496,7 +477,7 @@ def break_once(stage: Stage, server: Server, fault: Fault, error: str, name: str
     """Appends, each of which is made durable; from a moment on the n-th call fails. Then go on as a client would."""
     sending, beside = stage.sending(server, name, 400_000, 600_000), stage.sending(server, f"{name}-beside")
     third = len(sending.data) // 3
-    sending.ask("PUT", {"Content-Range": f"bytes 0-{third - 1}/*"}, sending.data[:third])
+    sending.attempt("PUT", {"Content-Range": f"bytes 0-{third - 1}/*"}, sending.data[:third])
     upload_id = server.open_upload(name)["id"]
     spool, nth = server.data / "spool", 1
     paths = {
@@ -506,15 +487,15 @@ def break_once(stage: Stage, server: Server, fault: Fault, error: str, name: str
     }[fault.where]
     if fault.where == "part" and fault.call in {"write", "fdatasync"}:
         nth = stage.rng.randint(1, 2)
-    with clients(beside.send):
+    with clients(beside.send_slowly):
         if fault.where == "spool":  # its names are synced once: a restart does not know that they were
             server.kill()
             server.start()
         record = stage.directory / f"strace-{name}"
         with injected(server.pid, f"{fault.call}:error={error}:when={nth}..{nth + fault.most - 1}", record, *paths):
             more = {"Content-Range": f"bytes {third}-{2 * third - 1}/*"}
-            sending.ask("PUT", more, sending.data[third : 2 * third])
-            sending.send(threading.Event())
+            sending.attempt("PUT", more, sending.data[third : 2 * third])
+            sending.send_slowly(threading.Event())
         hits = record.read_text().count("INJECTED")
     stage.figures.count(f"injected into {fault.call} ({fault.where})", hits)
     if not hits:
@@ -549,7 +530,7 @@ def read_only(stage: Stage) -> None:
     place = stage.ext4(stage.directory / "data", 64, "errors=remount-ro")
     server = stage.server(data=place).start()
     sendings = [stage.sending(server, f"read-only-{n}", 2 * MIB, 6 * MIB) for n in range(2)]
-    with clients(*(s.send for s in sendings), lambda h: ask_now_and_then(sendings[0], h, random.Random(1))):
+    with clients(*(s.send_slowly for s in sendings), lambda h: ask_now_and_then(sendings[0], h, random.Random(1))):
         time.sleep(stage.rng.uniform(0.1, 0.6))  # real time: so far they have come
         give_up(place)
         stage.figures.count("file systems given up by the kernel")
@@ -577,12 +558,12 @@ def remounted(stage: Stage) -> None:
     server = stage.server(data=data).start()
     sendings = [stage.sending(server, f"remounted-{n}") for n in range(3)]
     for sending in sendings:
-        sending.ask("PUT", {"Upload-Complete": "?0"}, sending.data[: len(sending.data) // 2])
+        sending.attempt("PUT", {"Upload-Complete": "?0"}, sending.data[: len(sending.data) // 2])
     subprocess.run(["mount", "-o", "remount,ro", str(spool)], check=True)
     stage.figures.count("mounts made read-only")
     require_told(server, "Read-only file system")
     require_refused(server, "newcomer")
-    with clients(*(sending.send for sending in sendings)):
+    with clients(*(sending.send_slowly for sending in sendings)):
         time.sleep(stage.rng.uniform(0.2, 0.8))  # real time: they meet it
         subprocess.run(["mount", "-o", "remount,rw", str(spool)], check=True)
     check(stage, server, *sendings)
@@ -598,7 +579,7 @@ def gone(stage: Stage) -> None:
     kept, lost = stage.sending(server, "kept"), stage.sending(server, "lost", 400_000, 900_000)
     half = len(lost.data) // 2
     for sending in (kept, lost):
-        sending.ask("PUT", {"Upload-Complete": "?0"}, sending.data[:half])
+        sending.attempt("PUT", {"Upload-Complete": "?0"}, sending.data[:half])
     upload_id = server.open_upload("lost")["id"]
     spool.rename(away)
     require_told(server, "No such file")
@@ -606,21 +587,21 @@ def gone(stage: Stage) -> None:
     if server.ask_admin("/metrics").status != 200:
         raise Broken(Invariant.SAID, "no metrics without a spool")
     away.rename(spool)
-    with clients(kept.send):
+    with clients(kept.send_slowly):
 
         def pieces() -> Iterator[bytes]:
             yield lost.data[half : half + 50_000]
             wait_until(lambda: server.received("lost") > half, 10, Invariant.ENDS, lambda: server.uploads("lost"))
             (spool / f"{upload_id}.1").unlink()
             time.sleep(1.2)  # real time: a stream is synced for those who ask at most once a second
-            lost.ask("HEAD", {})
+            lost.attempt("HEAD", {})
+            if lost.announced > half:
+                raise Broken(Invariant.FAIL_CLOSED, f"{lost.announced} bytes were announced, their file was gone")
             yield lost.data[half + 50_000 :]
 
-        lost.ask("PUT", {"Content-Range": f"bytes {half}-{len(lost.data) - 1}/{len(lost.data)}"}, pieces())
+        lost.attempt("PUT", {"Content-Range": f"bytes {half}-{len(lost.data) - 1}/{len(lost.data)}"}, pieces())
         stage.figures.count("files and directories taken away", 2)
-        if lost.announced > half:
-            raise Broken(Invariant.FAIL_CLOSED, f"{lost.announced} bytes were announced, their file was gone")
-        lost.send(threading.Event())
+        lost.send_slowly(threading.Event())
     state = server.ask("GET", f"/uploads/{upload_id}").json()["state"]
     if state != "failed":
         raise Broken(Invariant.FAIL_CLOSED, f"the file of an upload was gone, and it is {state}")
@@ -637,7 +618,7 @@ def descriptors(stage: Stage) -> None:
     sendings = [stage.sending(server, f"crowd-{n}", 100_000, 1 * MIB) for n in range(24)]
     before = open_files(server)
     limit = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
-    with clients(*(sending.send for sending in sendings)):
+    with clients(*(sending.send_slowly for sending in sendings)):
         time.sleep(rng.uniform(0.0, 0.1))  # real time: so far they have come
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (server.descriptors + rng.randint(-5, 10), limit[1]))
         stage.figures.count("processes without descriptors")
@@ -693,8 +674,8 @@ def clock(stage: Stage) -> None:
     pipe = Pipe(stage.sending(server, "pipe", 6 * MIB, 8 * MIB))
     stage.undo.callback(pipe.kill)
     half = len(idle.data) // 2
-    idle.ask("PUT", {"Upload-Complete": "?0"}, idle.data[:half])
-    with clients(pipe.send, sending.send, lambda hurry: ask_now_and_then(pipe.sending, hurry, random.Random(1))):
+    idle.attempt("PUT", {"Upload-Complete": "?0"}, idle.data[:half])
+    with clients(pipe.send, sending.send_slowly, lambda hurry: ask_now_and_then(pipe.sending, hurry, random.Random(1))):
         for seconds in (stage.rng.randint(-20_000, -1000), stage.rng.randint(100, 1500)):
             wait_until(lambda: server.received("pipe"), 10, Invariant.ENDS, lambda: server.uploads("pipe"))
             set_clock(seconds)
@@ -703,7 +684,7 @@ def clock(stage: Stage) -> None:
             answer = server.ask("PUT", "/objects/pipe", {}, b"another", seconds=20)
             if answer.status != 409 or time.monotonic() - began > TOLD_WITHIN:
                 raise Broken(Invariant.SAID, f"{answer.status} after {time.monotonic() - began:.1f} s")
-    idle.send(threading.Event())
+    idle.send_slowly(threading.Event())
     check(stage, server, idle, sending, pipe.sending)
     if idle.lost:
         raise Broken(Invariant.OFFSET, f"an upload was given up before its time: {idle.lost}")
@@ -774,7 +755,7 @@ def damaged(stage: Stage) -> None:
     server = stage.server().start()
     sendings = [stage.sending(server, f"damaged-{n}") for n in range(2)]
     for sending in sendings:
-        sending.ask("PUT", {"Upload-Complete": "?0"}, sending.data[: len(sending.data) // 2])
+        sending.attempt("PUT", {"Upload-Complete": "?0"}, sending.data[: len(sending.data) // 2])
     server.kill()
     (server.data / "spool" / "notes.txt").write_text("somebody else's")
     copy = stage.directory / "copy"
@@ -789,7 +770,7 @@ def damaged(stage: Stage) -> None:
     if not (server.data / "spool" / "notes.txt").exists():
         raise Broken(Invariant.INSIDE, "a stranger's file in the spool was removed")
     (server.data / "spool" / "notes.txt").unlink()
-    with clients(*(sending.send for sending in sendings)):
+    with clients(*(sending.send_slowly for sending in sendings)):
         pass
     check(stage, server, *sendings)
 
@@ -864,12 +845,14 @@ def _play(  # noqa: PLR0917 - the pool passes no names
     """These scenes one after another; what they have counted. One that fails says how it is played again."""
     again = f"python tests/campaign.py disk{' --release' * (size is Size.RELEASE)} --seed {seed}"
     os.environ.setdefault("PYTEST_XDIST_WORKER", f"gw{lane}")  # which ports are whose
-    figures, program = Figures("", size, seed), (PLANTED, planted) if planted else MODULE
+    figures = Figures("", size, seed)
     with bucket_at(weed) as bucket:
         for number, name in enumerate(played):
             own = f"{seed}-{lane}-{number}"
             (directory / own).mkdir()
-            stage = Stage(bucket, directory / own, random.Random(own), figures, program, contextlib.ExitStack())
+            stage = Stage(
+                bucket, directory / own, random.Random(own), figures, program(planted), contextlib.ExitStack()
+            )
             with stage.scene() as scene:
                 try:
                     globals()[name](scene)

@@ -18,7 +18,7 @@ from calls import Call, Watch
 from figures import Figures
 from killing import Trial, program, replayed, servers
 from process import MIB, Fresh, content
-from resuming import GONE, RANGE, Ledger, send_range, send_ranges
+from resuming import GONE, RANGE, Sending, ranges, whole
 
 from campaigns import Size
 
@@ -53,19 +53,19 @@ class Lane:
 
     def upload(self, at: Call | None) -> bool:
         """An upload of three parts to a server that runs; whether it was killed."""
-        key, ledger = self._begin()
+        sending = self._begin()
         self.watch.arm(at)
-        return self._survive(key, ledger)
+        return self._survive(sending)
 
     def restart(self, at: Call | None) -> bool:
         """A server that died in the second part of an upload is killed when it starts again, or goes on."""
-        key, ledger = self._begin()
-        for end in (RANGE, 2 * RANGE):
-            send_range(self.server, key, BODY, ledger, end)
+        sending = self._begin()
+        for start in (0, RANGE):
+            sending.put(start, start + RANGE)
         self.server.kill()
         self.trial.dead()
         self.watch.spawn(at)
-        return self._survive(key, ledger)
+        return self._survive(sending)
 
     def kill(self, job: Job) -> None:
         """At one of its calls after another, until a run ends unhit."""
@@ -79,28 +79,28 @@ class Lane:
         self.server.kill()
         self.watch.close()
 
-    def _begin(self) -> tuple[str, Ledger]:
+    def _begin(self) -> Sending:
         if self.server.process is None:
             self.watch.spawn()
             self.trial.started()
         key = next(self._keys)
         self.trial.bodies[key] = BODY
-        return key, Ledger()
+        return Sending(self.server, key, BODY, whole(BODY))
 
-    def _survive(self, key: str, ledger: Ledger) -> bool:
+    def _survive(self, sending: Sending) -> bool:
         if self.server.answers():
             with contextlib.suppress(*GONE):
                 self.trial.hold()
-                send_ranges(self.server, key, BODY, ledger)
+                sending.send(ranges)
         if killed := self.trial.killed():
             self.trial.dead()
             self.watch.spawn()
             self.trial.started()
-            send_ranges(self.server, key, BODY, ledger)
+            sending.send(ranges)
         self.made = self.watch.made
         self.watch.arm(None)
-        self.trial.end(key)
-        self.trial.forget(key)
+        self.trial.end(sending.key)
+        self.trial.forget(sending.key)
         return killed
 
 

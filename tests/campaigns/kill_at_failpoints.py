@@ -18,19 +18,8 @@ from pathlib import Path
 
 from figures import Figures
 from killing import Trial, program, replayed, servers
-from process import MIB, Fresh, Server, content
-from resuming import (
-    GONE,
-    RANGE,
-    Ledger,
-    Send,
-    send_and_give_up,
-    send_range,
-    send_ranges,
-    send_small,
-    send_stream,
-    send_with_digests,
-)
+from process import MIB, Fresh, content, until
+from resuming import GONE, RANGE, Sending, Way, digests, live, ranges, small, whole
 
 import streamup
 from campaigns import Size
@@ -70,47 +59,68 @@ def failpoints() -> list[str]:
 # -- who passes them -------------------------------------------------------------------------------------------------
 
 
-def send_before_the_start(server: Server, key: str, body: bytes, ledger: Ledger) -> None:
+def before_the_start(sending: Sending, offset: int) -> None:
     """The server is killed while it starts, and has an interrupted upload to take up."""
-    send_ranges(server, key, body, ledger)
+    ranges(sending, offset)
 
 
-def send_and_wait(server: Server, key: str, body: bytes, ledger: Ledger) -> None:
-    """An object, and then the time after which its row is looked at (real time matters: `--expire` is short)."""
-    send_small(server, key, body, ledger)
-    if server.process and server.failpoint:
-        deadline = time.monotonic() + 3
+def small_and_wait(sending: Sending, offset: int) -> None:
+    """An object, and then the time after which its row is looked at."""
+    small(sending, offset)
+
+
+def give_up(sending: Sending, _: int) -> None:
+    """More than one part, then DELETE: nothing may be left, in the store neither."""
+    server, path = sending.server, f"/objects/{sending.key}"
+    if found := server.uploads(sending.key):
+        state = found[0]["state"]
+    else:
+        state = "open"
+        sending.ask("PUT", path, {"Upload-Complete": "?0"}, sending.data[: 7 * MIB], 201)
+        until(lambda: server.uploads(sending.key)[0]["stored"], what="a part in the store, which must not be left")
+    if state == "open":
+        sending.ask("DELETE", path, {}, b"", 204)
+
+
+def send(sending: Sending, way: Way) -> None:
+    """Until there is no more to do."""
+    if way is give_up:
+        return way(sending, 0)
+    sending.send(way)
+    if way is small_and_wait and sending.server.process and sending.server.failpoint:
+        deadline = time.monotonic() + 3  # real time matters: `--expire` is short
         while time.monotonic() < deadline:
-            server.ask("GET", "/uploads")
+            sending.server.ask("GET", "/uploads")
             time.sleep(0.05)
+    return None
 
 
-SPECIAL: dict[str, tuple[Send, ...]] = {
-    "before_put_object": (send_small,),
-    "after_put_object": (send_small,),
-    "before_abort_multipart": (send_and_give_up,),
-    "after_abort_multipart": (send_and_give_up,),
-    "after_resume_provisionally": (send_with_digests,),
-    "after_cut": (send_with_digests,),
-    "before_confirm": (send_with_digests,),
-    "before_commit_recovery": (send_before_the_start,),
-    "after_commit_recovery": (send_before_the_start,),
-    "before_commit_forget": (send_and_wait,),
-    "after_commit_forget": (send_and_wait,),
-    "before_commit_save": (send_ranges, send_stream, send_small, send_and_give_up),
-    "after_commit_save": (send_ranges, send_stream, send_small, send_and_give_up),
-    "before_unlink": (send_ranges, send_stream, send_small, send_and_give_up),
+SPECIAL: dict[str, tuple[Way, ...]] = {
+    "before_put_object": (small,),
+    "after_put_object": (small,),
+    "before_abort_multipart": (give_up,),
+    "after_abort_multipart": (give_up,),
+    "after_resume_provisionally": (digests,),
+    "after_cut": (digests,),
+    "before_confirm": (digests,),
+    "before_commit_recovery": (before_the_start,),
+    "after_commit_recovery": (before_the_start,),
+    "before_commit_forget": (small_and_wait,),
+    "after_commit_forget": (small_and_wait,),
+    "before_commit_save": (ranges, live, small, give_up),
+    "after_commit_save": (ranges, live, small, give_up),
+    "before_unlink": (ranges, live, small, give_up),
 }
-"""Who passes a failpoint, where it is not `send_ranges` alone."""
+"""Who passes a failpoint, where it is not `ranges` alone."""
 
-CASES = [(name, send) for name in failpoints() for send in SPECIAL.get(name, (send_ranges,))]
+CASES = [(name, way) for name in failpoints() for way in SPECIAL.get(name, (ranges,))]
 STARTS = ("before_commit_recovery", "after_commit_recovery", "before_commit_place", "after_commit_place")
 """What every restart passes, whoever sends."""
 
 
-def of_a_restart(send: Send) -> list[str]:
+def of_a_restart(way: Way) -> list[str]:
     """What may be passed when this client goes on."""
-    return [name for name in failpoints() if name in STARTS or send in SPECIAL.get(name, (send_ranges,))]
+    return [name for name in failpoints() if name in STARTS or way in SPECIAL.get(name, (ranges,))]
 
 
 # -- the campaign ----------------------------------------------------------------------------------------------------
@@ -121,7 +131,7 @@ class Job:
     """A client whose server is killed at a failpoint, at these passages of it, and then perhaps once more."""
 
     name: str
-    send: Send
+    way: Way
     passages: Sequence[int]
     then: str = ""
     each: bool = False
@@ -129,14 +139,14 @@ class Job:
 
     def __str__(self) -> str:
         then = f", then at {self.then}" if self.then else ""
-        return f"{self.send.__name__}, killed at {self.name}{then}"
+        return f"{self.way.__name__}, killed at {self.name}{then}"
 
     def run(self, fresh: Fresh, planted: str | None) -> tuple[Counter[str], set[str]]:
         """What happened, and the failpoints that have killed."""
         happened, passed = Counter[str](), set[str]()
         for passage in self.passages:
             wanted = [f"{self.name}:{passage}", *([f"{self.then}:1"] if self.then else ())]
-            trial = survive(fresh, self.send, wanted, planted)
+            trial = survive(fresh, self.way, wanted, planted)
             happened += trial.counts
             passed |= {failpoint.partition(":")[0] for failpoint in wanted[: trial.counts["kills"]]}
             if bool(trial.counts["kills"]) is not self.each:
@@ -149,9 +159,9 @@ def samples(seed: int) -> list[Job]:
     """Each failpoint at one passage, and one more in the restart."""
     rng = random.Random(seed)
     jobs = []
-    for number, (name, send) in enumerate(CASES):
+    for number, (name, way) in enumerate(CASES):
         passages = range(1 + (number + seed) % MOST_PASSAGES[Size.CI], 0, -1)
-        jobs.append(Job(name, send, passages, rng.choice(of_a_restart(send))))
+        jobs.append(Job(name, way, passages, rng.choice(of_a_restart(way))))
     return jobs
 
 
@@ -159,9 +169,9 @@ def everything(seed: int) -> list[Job]:
     """Each failpoint at every passage, and each of a restart after several others."""
     rng = random.Random(seed)
     passages = range(1, MOST_PASSAGES[Size.RELEASE] + 1)
-    jobs = [Job(name, send, passages, each=True) for name, send in CASES]
+    jobs = [Job(name, way, passages, each=True) for name, way in CASES]
     for then in failpoints():
-        firsts = [(name, send) for name, send in CASES if then in of_a_restart(send)]
+        firsts = [(name, way) for name, way in CASES if then in of_a_restart(way)]
         jobs += [Job(*first, (1,), then) for first in rng.sample(firsts, min(len(firsts), FIRSTS))]
     return jobs
 
@@ -185,26 +195,27 @@ def run(size: Size, seed: int, planted: str | None = None, *, serve: Fresh | Non
     return figures
 
 
-CATCHING: Mapping[str, tuple[Send, Sequence[str]]] = {
-    "trusts_nothing_but_the_record": (send_ranges, ["after_write:20"]),
-    "keeps_what_has_the_wrong_digest": (send_with_digests, ["after_cut:1"]),
-    "a_provisional_append_counts": (send_with_digests, ["after_write:3"]),
-    "creates_unannounced": (send_ranges, ["after_create_multipart:1"]),
-    "leaves_orphans": (send_ranges, ["after_create_multipart:1"]),
-    "forgets_the_cancelled": (send_and_give_up, ["before_abort_multipart:1"]),
+CATCHING: Mapping[str, tuple[Way, Sequence[str]]] = {
+    "trusts_nothing_but_the_record": (ranges, ["after_write:20"]),
+    "keeps_what_has_the_wrong_digest": (digests, ["after_cut:1"]),
+    "a_provisional_append_counts": (digests, ["after_write:3"]),
+    "creates_unannounced": (ranges, ["after_create_multipart:1"]),
+    "leaves_orphans": (ranges, ["after_create_multipart:1"]),
+    "forgets_the_cancelled": (give_up, ["before_abort_multipart:1"]),
 }
 """Planted bugs, each with an upload and a kill that show it: nobody needs to go through all of them for that."""
 
 
-def survive(fresh: Fresh, send: Send, wanted: Sequence[str], planted: str | None = None) -> Trial:
+def survive(fresh: Fresh, way: Way, wanted: Sequence[str], planted: str | None = None) -> Trial:
     """One upload to its end, through a kill at each of these failpoints (`name:passage`) that is passed."""
-    server = fresh("--expire=2s" if send is send_and_wait else "--expire=1h", program=program(planted))
-    body = BODY[:MIB] if send in {send_small, send_and_wait} else BODY
-    trial, ledger = Trial(server, fresh.bucket, {KEY: None if send is send_and_give_up else body}), Ledger()
-    trial.unproven = send in {send_with_digests, send_and_wait}
-    if send is send_before_the_start:
+    server = fresh("--expire=2s" if way is small_and_wait else "--expire=1h", program=program(planted))
+    body = BODY[:MIB] if way in {small, small_and_wait} else BODY
+    trial = Trial(server, fresh.bucket, {KEY: None if way is give_up else body})
+    sending = Sending(server, KEY, body, whole(body))
+    trial.unproven = way in {digests, small_and_wait}
+    if way is before_the_start:
         trial.start()
-        send_range(server, KEY, body, ledger, RANGE)
+        sending.put(0, RANGE)
         server.kill()
         trial.dead()
     for failpoint in wanted:
@@ -212,7 +223,7 @@ def survive(fresh: Fresh, send: Send, wanted: Sequence[str], planted: str | None
         if server.answers():
             with contextlib.suppress(*GONE):
                 trial.hold()
-                send(server, KEY, body, ledger)
+                send(sending, way)
         if not trial.killed():
             break
         trial.dead()
@@ -220,7 +231,7 @@ def survive(fresh: Fresh, send: Send, wanted: Sequence[str], planted: str | None
         trial.counts["kills"] += 1
     else:
         trial.start()
-        send(server, KEY, body, ledger)
+        send(sending, way)
     trial.end(KEY)
     server.kill()
     return trial

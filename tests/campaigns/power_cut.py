@@ -32,7 +32,7 @@ from figures import Figures
 from invariants import Broken, Invariant
 from loop_disk import LoopDisk, fast_directory, freeze, mount_alone, sync_all, sync_file, sync_range
 from process import MIB, Bucket, Fresh, Server, bucket_at, digest, free_ports, prefix_of
-from promises import GONE, KINDS, Client, Sending
+from resuming import GONE, Client, Kind, Sending, digests, finish, live, promised, ranges, small
 from weed import Weed, weed_in
 
 from campaigns import Size
@@ -72,6 +72,16 @@ The sync of the directory is not among them: ext4 makes the name of a new file d
 
 MISTAKE_CUTS = 60
 """Until a mistake must have been found. Most are in the first image; a commit that is a moment late takes ten."""
+
+KINDS = (
+    Kind(live, 3 * MIB, 14 * MIB),
+    Kind(live, 1, 6 * MIB),
+    Kind(ranges, 1, 12 * MIB),
+    Kind(digests, 1, 8 * MIB),
+    Kind(small, 1, 400_000),
+    Kind(promised, 1, 7 * MIB),
+)
+"""Who sends, and how small and how large an object."""
 
 DRIVER = """
 import sys
@@ -199,7 +209,7 @@ class Story:
     def __post_init__(self) -> None:
         self.store = self.server.store
         for number, kind in enumerate(KINDS):
-            name, rng = f"{number}-{kind[0].__name__}", random.Random(self.rng.random())
+            name, rng = f"{number}-{kind.way.__name__}", random.Random(self.rng.random())
             self.clients.append(Client(self.server, name, kind, rng, self.hear))
 
     @property
@@ -364,19 +374,7 @@ class Story:
         """No power fails any more: every upload ends, and the store holds what was sent and nothing else."""
         self.server.kill()
         self.start(away=False)
-        stop = threading.Event()
-        alarm = threading.Timer(ENDS_WITHIN, stop.set)
-        alarm.start()
-        try:
-            with ThreadPoolExecutor(len(self.clients)) as pool:
-                for running in [pool.submit(client.finish, stop) for client in self.clients]:
-                    running.result()
-        finally:
-            alarm.cancel()
-        late = {sending.key for sending in self.sendings if not sending.promised}
-        if late:
-            found = [upload for upload in self.server.uploads() if upload["key"] in late]
-            raise Broken(Invariant.ENDS, f"{late} have not ended in {ENDS_WITHIN:g} s: {found}")
+        finish(self.clients, ENDS_WITHIN)
         self.check_objects()
         self.server.stop()
         self.figures.count("offsets announced", sum(sending.announcements for sending in self.sendings))

@@ -20,7 +20,8 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -29,15 +30,15 @@ from typing import Any
 from figures import Figures
 from invariants import Broken, Invariant
 from keystream import Keystream
+from killing import LIVE, program
 from process import MIB, PART, Bucket, Fresh, Server, bucket_at, prefix_of
-from senders import Sender, Sent, sha256_of
+from resuming import Way, digests, live, ranges, sha256, small, tus
+from senders import Sent, cancelled
 from store_chaos import KINDS, STORMS, Chaos, Kind
 from store_proxy import Request, StoreProxy, proxy_to
 from weed import weed_in
 
 from campaigns import Size
-
-PLANTED = str(Path(__file__).parent.parent / "planted.py")
 
 UPLOADS = {Size.CI: 260, Size.RELEASE: 2_100}
 CLIENTS = 16
@@ -105,8 +106,8 @@ class World:
         self.prefix = prefix_of(self.server)
         others = {"aborts": self._abort, "aborts at the end": self._abort, "writes the key": self._write}
         self.chaos = Chaos(self.seed, others, spared=lambda it: self.key_of(it).startswith(WRITTEN_AGAIN))
-        host, _, port = self.server.url.removeprefix("http://").partition(":")
-        self.address = (host, int(port))
+        self.done = threading.Event()
+        """Nothing more is to be sent."""
 
     @property
     def all_sent(self) -> list[Sent]:
@@ -160,22 +161,22 @@ class World:
 
     async def _send(self, key: str, chosen: random.Random, size: int) -> None:
         versions = self.sent[key]
-        sent = Sent(key, Keystream(f"{key} {len(versions)}", size))
+        sent = Sent(self.server, key, Keystream(f"{key} {len(versions)}", size), rng=chosen, stop=self.done)
         versions.append(sent)
-        way = self._way(Sender(self.address, chosen), sent, chosen)
+        way = self._way(sent, chosen)
         try:
-            await way(sent)
+            await asyncio.to_thread(sent.run, way)
         except TimeoutError as error:
             raise self.broken(Invariant.ENDS, key, "has not ended, or nothing was answered") from error
 
-    def _way(self, sender: Sender, sent: Sent, chosen: random.Random) -> Callable[[Sent], Awaitable[None]]:
-        ways = [sender.sized, sender.live]
-        if sent.stream.size > 1:
-            ways += [sender.ranges, sender.tus, sender.ietf]
-        if sent.stream.size > 1 and not sent.key.startswith(WRITTEN_AGAIN) and chosen.random() < 0.05:
-            return sender.cancelled
+    def _way(self, sent: Sent, chosen: random.Random) -> Way:
+        ways = [small, live]
+        if sent.size > 1:
+            ways += [ranges, tus, digests]
+        if sent.size > 1 and not sent.key.startswith(WRITTEN_AGAIN) and chosen.random() < 0.05:
+            return cancelled
         way = chosen.choice(ways)
-        if way in {sender.sized, sender.live}:
+        if way in {small, live}:
             self._says_more(sent, chosen)
         return way
 
@@ -185,12 +186,12 @@ class World:
             case "sha256":
                 sent.query = "?checksum=sha256"
             case "right":
-                sent.fields = {"Repr-Digest": f"sha-256=:{sha256_of(sent.stream)}:"}
+                sent.words = {"Repr-Digest": sha256(sent.data[:])}
             case "wrong" if not sent.key.startswith(WRITTEN_AGAIN):
                 sent.wrong = True
-                sent.fields = {"Repr-Digest": f"sha-256=:{sha256_of(Keystream('another', 1))}:"}
+                sent.words = {"Repr-Digest": sha256(b"another")}
             case "none" if not sent.key.startswith(WRITTEN_AGAIN):
-                sent.fields = {"If-None-Match": "*"}
+                sent.words = {"If-None-Match": "*"}
 
     async def storms(self) -> None:
         """Now and then. Cancelled when everything has been sent."""
@@ -203,9 +204,9 @@ class World:
 
     # -- what is seen meanwhile
 
-    def watch(self, done: threading.Event) -> None:
+    def watch(self) -> None:
         """Look at the bucket and at the server until it is done."""
-        while not done.wait(0.3):
+        while not self.done.wait(0.3):
             self.look()
 
     def look(self) -> None:
@@ -233,9 +234,9 @@ class World:
         self.seen.objects.add(known)
         if key in self.strangers and entry["Size"] == len(STRANGE):
             return
-        whole = [n for n, sent in enumerate(self.sent.get(key, ())) if sent.stream.size == entry["Size"]]
-        if not whole or not self.sent[key][whole[0]].said_all:
-            sizes = [sent.stream.size for sent in self.sent.get(key, ())]
+        whole = [n for n, sent in enumerate(self.sent.get(key, ())) if sent.size == entry["Size"]]
+        if not whole:
+            sizes = [sent.size for sent in self.sent.get(key, ())]
             raise self.broken(Invariant.CLEAN_END, key, f"shows {entry['Size']} bytes; what was sent has {sizes}")
         if key.startswith(WRITTEN_AGAIN):
             if whole[0] < self.seen.versions.get(key, 0):
@@ -280,8 +281,7 @@ class World:
 
     def _ended(self) -> None:
         began = time.monotonic()
-        live = ("open", "sealed", "completing")
-        while unfinished := [one for one in self.server.uploads() if one["state"] in live]:
+        while unfinished := [one for one in self.server.uploads() if one["state"] in LIVE]:
             if time.monotonic() - began > ENDS_WITHIN:
                 raise Broken(Invariant.ENDS, f"{ENDS_WITHIN:g} s after the last fault: {unfinished}")
             time.sleep(0.05)
@@ -336,7 +336,7 @@ class World:
         met = self._met(sent)
         may = REASONS if any(kind.ends for kind in met) else []  # the last word may be that of another fault
         may = [*may, "sha256"] if sent.wrong else may
-        if not sent.stream.size:  # and nobody knew whether there was an object
+        if not sent.size:  # and nobody knew whether there was an object
             may = [*may, "An empty chunked body does not replace"]
         if sent.wrong and sent.outcome == "complete":
             raise self.broken(Invariant.CLEAN_END, sent.key, "is not what its client said it is, and complete")
@@ -355,17 +355,17 @@ class World:
         with contextlib.closing(answer["Body"]) as body:
             at = 0
             while data := body.read(4 * MIB):
-                if (where := sent.stream.differs(at, data)) is not None:
+                if (where := sent.data.differs(at, data)) is not None:
                     raise self.broken(Invariant.CLEAN_END, sent.key, f"is not what was sent, from byte {where}")
                 at += len(data)
-        if at != sent.stream.size:
-            raise self.broken(Invariant.CLEAN_END, sent.key, f"has {at} bytes, {sent.stream.size} were sent")
+        if at != sent.size:
+            raise self.broken(Invariant.CLEAN_END, sent.key, f"has {at} bytes, {sent.size} were sent")
         self.figures.count("GiB compared", at / (1 << 30))
 
     def _compare_any(self, key: str) -> None:
         """The object is one of the versions, whole: whichever is there by now."""
         data = self.bucket.read(self.prefix + key) or b""
-        if all(sent.stream.size != len(data) or sent.stream.differs(0, data) is not None for sent in self.sent[key]):
+        if all(sent.size != len(data) or sent.data.differs(0, data) is not None for sent in self.sent[key]):
             raise self.broken(Invariant.WHOLE, key, f"has {len(data)} bytes, and is none of its versions")
         self.figures.count("versions compared while others were written")
 
@@ -422,9 +422,8 @@ def _world(size: Size, seed: int, planted: str | None, figures: Figures) -> Iter
         bucket = stack.enter_context(bucket_at(weed))
         fresh = Fresh(bucket, directory)
         stack.callback(fresh.kill_all)
-        program = (PLANTED, ",".join(filter(None, ["impatient", planted])))
         options = (f"--spool-size={SPOOL}", f"--parallel-parts={PARALLEL_PARTS}", "--store-timeout=2s")
-        server = fresh(*options, program=program)
+        server = fresh(*options, program=program(",".join(filter(None, ["impatient", planted]))))
         server.store = tuple(word.replace(bucket.endpoint_url, proxy.url) for word in server.store)
         server.start()
         proxy.forget()
@@ -433,8 +432,8 @@ def _world(size: Size, seed: int, planted: str | None, figures: Figures) -> Iter
 
 async def _through(world: World) -> None:
     """Everything is sent while faults happen, and somebody watches. The first thing that is broken ends it."""
-    done = threading.Event()
-    watching = asyncio.create_task(asyncio.to_thread(world.watch, done))
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(CLIENTS + 1))
+    watching = asyncio.create_task(asyncio.to_thread(world.watch))
     world.proxy.rule = world.chaos
     storms = asyncio.create_task(world.storms())
     sending = asyncio.create_task(world.send_all())
@@ -442,7 +441,7 @@ async def _through(world: World) -> None:
         await asyncio.wait([watching, sending], return_when=asyncio.FIRST_COMPLETED)
     finally:
         world.chaos.over = True
-        done.set()
+        world.done.set()
         storms.cancel()
         if not sending.done():
             sending.cancel()
