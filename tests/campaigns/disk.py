@@ -475,7 +475,9 @@ def broken(stage: Stage) -> None:
 
 def break_once(stage: Stage, server: Server, fault: Fault, error: str, name: str) -> list[Sending]:
     """Appends, each of which is made durable; from a moment on the n-th call fails. Then go on as a client would."""
-    sending, beside = stage.sending(server, name, 400_000, 600_000), stage.sending(server, f"{name}-beside")
+    sending, others = stage.sending(server, name, 400_000, 600_000), list[Sending]()
+    if fault.where != "spool":  # which is everybody's: whose sync of it fails would be chance
+        others.append(stage.sending(server, f"{name}-beside"))
     third = len(sending.data) // 3
     sending.attempt("PUT", {"Content-Range": f"bytes 0-{third - 1}/*"}, sending.data[:third])
     upload_id = server.open_upload(name)["id"]
@@ -487,7 +489,7 @@ def break_once(stage: Stage, server: Server, fault: Fault, error: str, name: str
     }[fault.where]
     if fault.where == "part" and fault.call in {"write", "fdatasync"}:
         nth = stage.rng.randint(1, 2)
-    with clients(beside.send_slowly):
+    with clients(*(beside.send_slowly for beside in others)):
         if fault.where == "spool":  # its names are synced once: a restart does not know that they were
             server.kill()
             server.start()
@@ -508,9 +510,10 @@ def break_once(stage: Stage, server: Server, fault: Fault, error: str, name: str
         raise Broken(Invariant.OFFSET, f"{fault.call} of {fault.where}: {error}, and {name} is {found}")
     if fault.outcome == "waits" and sending.met:
         raise Broken(Invariant.SAID, f"{fault.call} of {fault.where}: {error}, and {name} met {sending.met}")
-    if beside.lost or (fault.where == "part" and beside.met):
-        raise Broken(Invariant.ENDS, f"what was sent beside {name} met {beside.met}, {beside.lost}")
-    return [sending, beside]
+    for beside in others:
+        if beside.lost or (fault.where == "part" and beside.met):
+            raise Broken(Invariant.ENDS, f"what was sent beside {name} met {beside.met}, {beside.lost}")
+    return [sending, *others]
 
 
 # -- a disk that is read-only, or goes away ---------------------------------------------------------------------------
