@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import TypeVar
 
 from awscrt import checksums
 
@@ -39,9 +40,11 @@ from streamup.stores import Checksum, PartBody, Receipt, StoredObject, composite
 from streamup.upload import State, Upload
 from streamup.uploader import Uploader
 
-LISTING_FIRST_SECONDS = 0.2
-LISTING_SECONDS = 60.0
-"""How long a listing of parts that disagrees with our receipts is asked again: it may be stale, never the truth."""
+T = TypeVar("T")
+
+STALE_FIRST_SECONDS = 0.2
+STALE_SECONDS = 60.0
+"""How long the store is asked again that shows less than it has confirmed, parts or an object: that may be stale."""
 
 MOST_REFUSALS = 3
 """How often a part that arrives damaged, or a request that lost a race, is tried again before that is the answer."""
@@ -69,8 +72,8 @@ class Completion:
         if self._upload.offset:
             await self._shared.checkpoint.insist(self._sync)
         found = await self._look()
-        if found and await self._prove(found):
-            return found
+        if found and (proven := await self._prove(found)):
+            return proven
         self._upload.announce_completion(found.etag if found else None)
         await self._save()
         while True:
@@ -87,8 +90,8 @@ class Completion:
                     stored = await self._store.put_object(key, body, self._upload.meta)
             except StoreError as error:
                 found = await self._look()
-                if found and await self._prove(found, error, body):
-                    return found
+                if found and (proven := await self._prove(found, error, body)):
+                    return proven
                 doubtful |= isinstance(error, StoreUnavailable)
                 tries = attempt, refusals
                 attempt, refusals = await self._after_refusal(error, file, *tries, doubtful=doubtful)
@@ -173,18 +176,18 @@ class Completion:
     async def _proven(
         self, stored: StoredObject, *, body: PartBody | None = None, repeated: bool = False
     ) -> StoredObject:
-        """What a 200 is worth. One that names a checksum of ours proves the object; else its size is looked at.
+        """What a 200 is worth. One that names a checksum of ours proves the object; else the object is looked at, and
+        what is not there was not stored, or is somebody else's by now.
 
         `repeated`: a completion that was asked for again. The store may replay its first answer then, and somebody may
         have replaced the object since.
         """
-        named = await self._prove(stored, body=body) and stored.checksums.keys() & (await self._checksums(body)).keys()
-        if named and not repeated:
-            return stored
-        found = await self._ours(body=body)
-        if found is None and repeated:
-            raise UploadFailed("conflict: the object was completed, and then replaced or removed by somebody else")
-        return found or stored
+        proven = await self._prove(stored, body=body)
+        if not repeated and proven and proven.checksums.keys() & (await self._checksums(body)).keys():
+            return proven
+        if found := await self._in_time(partial(self._ours, body=body)):
+            return found
+        raise UploadFailed("conflict: the object was completed, and then replaced or removed by somebody else")
 
     async def _after_refused_completion(
         self, error: StoreError, receipts: Sequence[Receipt], attempt: int, races: int, *, repeated: bool
@@ -230,7 +233,7 @@ class Completion:
     async def _look_at_parts(self, receipts: Sequence[Receipt]) -> None:
         """A second look by ListParts. A listing that disagrees is logged; no more."""
         try:
-            if not await self._listed_in_time(receipts):
+            if not await self._in_time(partial(self._listed, receipts)):
                 log.warning("upload %s: the store's listing of parts disagrees with its receipts", self._upload.id)
         except StoreRefused as error:  # the completion itself will tell what is wrong
             log.warning("upload %s: parts could not be listed: %s", self._upload.id, error)
@@ -238,20 +241,18 @@ class Completion:
     async def _lost_a_race(self, error: StoreError, receipts: Sequence[Receipt]) -> bool:
         """Whether that is all, and our parts are still there, or are no parts any more because they are the object."""
         try:
-            return isinstance(error, StoreConflict) and await self._listed_in_time(receipts)
+            return isinstance(error, StoreConflict) and await self._in_time(partial(self._listed, receipts))
         except NoSuchMultipart:
             return True  # asked once more, the store says which
 
-    async def _listed_in_time(self, receipts: Sequence[Receipt]) -> bool:
-        """Whether our receipts are in the store's listing, which is asked again for a minute while it disagrees."""
-        delay = LISTING_FIRST_SECONDS
-        deadline = self._shared.clock() + LISTING_SECONDS
-        while not await self._listed(receipts):
-            if self._shared.clock() > deadline:
-                return False
+    async def _in_time(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What the store shows, asked again for a minute while that is nothing."""
+        delay = STALE_FIRST_SECONDS
+        deadline = self._shared.clock() + STALE_SECONDS
+        while not (shown := await ask()) and self._shared.clock() <= deadline:
             await asyncio.sleep(delay)
-            delay = min(2 * delay, LISTING_SECONDS / 8)
-        return True
+            delay = min(2 * delay, STALE_SECONDS / 8)
+        return shown
 
     async def _listed(self, receipts: Sequence[Receipt]) -> bool:
         """Whether each of our receipts is in the store's listing (which may name a number twice)."""
@@ -262,41 +263,57 @@ class Completion:
     async def _ours(self, error: StoreError | None = None, body: PartBody | None = None) -> StoredObject | None:
         """The object, if it is this upload's; `error` is what has left the doubt. Raises `UploadFailed`."""
         found = await self._shared.insist(self._store.head, self._upload.key)
-        return found if found and await self._prove(found, error, body) else None
+        return await self._prove(found, error, body) if found else None
 
-    async def _prove(self, found: StoredObject, error: StoreError | None = None, body: PartBody | None = None) -> bool:
-        """Whether an object is ours. Existence proves nothing; our token, our size and the checksums named with it do.
+    async def _prove(
+        self, found: StoredObject, error: StoreError | None = None, body: PartBody | None = None
+    ) -> StoredObject | None:
+        """The object, if it is ours. Existence proves nothing; our token, our size and the checksums named with it do.
 
-        An object of ours that is not whole is removed, so that nobody takes it for whole: raises `UploadFailed`. After
-        a `BadDigest` (the store has named another checksum) only a checksum shows that it is whole.
+        An object of ours that is not whole, and not when it is looked at again either, is removed, so that nobody takes
+        it for whole: raises `UploadFailed`. Where a checksum has said so (`BadDigest`: in an answer), only a checksum
+        shows that it is whole.
         """
         if found.token != self._upload.meta.token:
-            return False
+            return None
         ours = await self._checksums(body)
-        named = {name: value for name, value in found.checksums.items() if _comparable(value, ours.get(name))}
-        whole = found.size == self._upload.size and all(ours[name] == value for name, value in named.items())
-        if whole and (named or not isinstance(error, BadDigest)):
-            return True
-        await self._remove(f"the object in the store is not what was sent: {found.size} bytes, {found.checksums}")
-        return False
+        by_checksum = isinstance(error, BadDigest)
+        if self._is_whole(found, ours, by_checksum=by_checksum):
+            return found
+        by_checksum |= any(ours[name] != value for name, value in _comparable(found, ours).items())
+        return await self._keep_or_remove(found, ours, by_checksum=by_checksum)
 
-    async def _remove(self, reason: str) -> None:
-        """Remove the object and fail. Where that is not permitted, the reason says that it is still there."""
+    def _is_whole(self, found: StoredObject, ours: Mapping[str, str], *, by_checksum: bool) -> bool:
+        """`by_checksum`: its size does not suffice."""
+        named = _comparable(found, ours)
+        same = found.size == self._upload.size and all(ours[name] == value for name, value in named.items())
+        return same and (bool(named) or not by_checksum)
 
-        async def delete() -> None:
-            found = await self._store.head(self._upload.key)  # asked again after an outage, it may be another's by now
-            if found is None or found.token != self._upload.meta.token:
-                return
+    async def _keep_or_remove(self, found: StoredObject, ours: Mapping[str, str], *, by_checksum: bool) -> StoredObject:
+        """The object, if it looks whole now: what it looked like may have been damaged on its way. Else it is removed,
+        which is the end of the upload. Where that is not permitted, the reason says that it is still there.
+        """
+        reason = f"the object in the store is not what was sent: {found.size} bytes, {found.checksums}"
+
+        async def look_and_delete() -> StoredObject | None:
+            again = await self._store.head(self._upload.key)  # after an outage, too: it may be another's by now
+            if again is None or again.token != self._upload.meta.token:
+                return None
+            if self._is_whole(again, ours, by_checksum=by_checksum):
+                return again
             try:
                 await self._store.delete(self._upload.key)
             except AccessDenied as error:
                 raise StoreRefused(str(error)) from error
+            return None
 
         try:
-            await self._shared.insist(delete)
+            whole = await self._shared.insist(look_and_delete)
         except StoreRefused as error:
             raise UploadFailed(f"{reason}; remove it: {error}") from error
-        raise UploadFailed(f"{reason}; it was removed")
+        if whole is None:
+            raise UploadFailed(f"{reason}; it was removed")
+        return whole
 
     async def _checksums(self, body: PartBody | None) -> Mapping[str, str]:
         """The object's checksums as S3 would name them (`StoredObject.checksums`), as far as they are known here."""
@@ -331,6 +348,8 @@ def _named(body: PartBody) -> dict[str, str]:
     return {"crc64nvme": base64_of(body.crc64nvme.to_bytes(8, "big"))} | digest
 
 
-def _comparable(named: str, ours: str | None) -> bool:
-    """Whether two checksums are of one kind: a composite ends with its number of parts."""
-    return ours is not None and ("-" in named) == ("-" in ours)
+def _comparable(found: StoredObject, ours: Mapping[str, str]) -> dict[str, str]:
+    """What the store names that is of a kind with ours: a composite ends with its number of parts."""
+    return {
+        name: value for name, value in found.checksums.items() if name in ours and ("-" in value) == ("-" in ours[name])
+    }

@@ -415,19 +415,42 @@ STORE = {
         Patch(
             "completion:Completion._ours",
             """
-            -return found if found and await self._prove(found, error, body) else None
+            -return await self._prove(found, error, body) if found else None
             +return found
             """,
         ),
         simulation=LOSS,
     ),
+    "a_200_is_proof": Bug(
+        "After a 200 the upload is complete, also if the store then has no object.",
+        Patch(
+            "completion:Completion._proven",
+            """
+            -raise UploadFailed("conflict: the object was completed, and then replaced or removed by somebody else")
+            +return stored
+            """,
+        ),
+        simulation=LOSS,
+    ),
+    "removes_at_first_sight": Bug(
+        "An object of ours that looks damaged is removed, and nobody looks again.",
+        Patch(
+            "completion:Completion._keep_or_remove",
+            """
+            -if self._is_whole(again, ours, by_checksum=by_checksum):
+            -    return again
+            +pass
+            """,
+        ),
+        store_faults=(Invariant.PATIENT, Invariant.WHOLE),
+    ),
     "size_is_not_compared": Bug(
         "Our token is taken for proof, and the size is not looked at.",
         Patch(
-            "completion:Completion._prove",
+            "completion:Completion._is_whole",
             """
-            -whole = found.size == self._upload.size and all(ours[name] == value for name, value in named.items())
-            +whole = all(ours[name] == value for name, value in named.items())
+            -same = found.size == self._upload.size and all(ours[name] == value for name, value in named.items())
+            +same = all(ours[name] == value for name, value in named.items())
             """,
         ),
         simulation=LOSS,
@@ -435,12 +458,11 @@ STORE = {
     "checksums_are_not_compared": Bug(
         "Token and size are taken for proof, and checksums are not looked at.",
         Patch(
-            "completion:Completion._prove",
+            "completion:Completion._is_whole",
             """
-            -whole = found.size == self._upload.size and all(ours[name] == value for name, value in named.items())
-            -if whole and (named or not isinstance(error, BadDigest)):
-            +whole = found.size == self._upload.size
-            +if whole:
+            -same = found.size == self._upload.size and all(ours[name] == value for name, value in named.items())
+            -return same and (bool(named) or not by_checksum)
+            +return found.size == self._upload.size
             """,
         ),
         simulation=LOSS,
@@ -499,7 +521,7 @@ STORE = {
     "a_listing_is_the_truth": Bug(
         "An upload whose parts the store does not list has failed.",
         Patch(
-            "completion:Completion._listed_in_time",
+            "completion:Completion._in_time",
             """
             -await asyncio.sleep(delay)
             +raise UploadFailed("the store does not list the parts")
@@ -1076,8 +1098,8 @@ IMPATIENT = Bug(
     ),
     Value("uploader:BACKOFF_FIRST_SECONDS", 0.05),
     Value("uploader:BACKOFF_MOST_SECONDS", 1.0),
-    Value("completion:LISTING_FIRST_SECONDS", 0.05),
-    Value("completion:LISTING_SECONDS", 2.0),
+    Value("completion:STALE_FIRST_SECONDS", 0.05),
+    Value("completion:STALE_SECONDS", 2.0),
     Value("service:PROBE_AGAIN_SECONDS", 0.5),
     Value("drain:ANNOUNCED_SECONDS", 1.0),
     Value("drain:LATE_SECONDS", 8.0),

@@ -40,7 +40,7 @@ class Kind:
     """`share` of the requests of these operations meet this. `ends`: an upload that has met it may fail so.
 
     `reorders`: what is delivered after it was given up may replace what was written in between, and a store that is
-    asked without conditions cannot know. No key that is written more than once meets it.
+    asked without conditions cannot know. No key that is written more than once meets it. `once`: no key meets it again.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Kind:
     operations: frozenset[str] = ANY
     ends: str | None = None
     reorders: bool = False
+    once: bool = False
 
 
 def always(fault: Fault) -> Make:
@@ -159,7 +160,7 @@ KINDS = (
     Kind("ETag seen flipped", 0.004, in_field("etag"), LOOK, reorders=True),
     Kind("listing flipped", 0.030, in_body("<Size>(.*?)</"), LISTING),
     Kind("listing behind", 0.030, always(Fault(change=without_a_part)), LISTING),
-    Kind("size seen flipped", 0.004, always(Fault(change=another_size)), LOOK, "the object in the store is not"),
+    Kind("size seen flipped", 0.100, always(Fault(change=another_size)), LOOK, once=True),
     # What was begun is gone, or is said to be.
     Kind("no such upload", 0.010, instead(no(404, "NoSuchUpload")), PARTS, LOST),
     Kind("no such upload at the end", 0.020, instead(no(404, "NoSuchUpload")), COMPLETE, LOST),
@@ -221,7 +222,9 @@ class Chaos:
                 return None if spared and (kind.ends or kind.reorders) else self._meet(kind, numbers, request)
         return None
 
-    def _meet(self, kind: Kind, numbers: random.Random, request: Request) -> Fault:
+    def _meet(self, kind: Kind, numbers: random.Random, request: Request) -> Fault | None:
+        if kind.once and kind in self.met[request.path]:
+            return None
         self.met[request.path].append(kind)
         fault = kind.make(numbers, request)
         return replace(fault, name=kind.name, act=self.others.get(kind.name))

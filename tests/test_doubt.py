@@ -33,7 +33,7 @@ from streamup.errors import (
 )
 from streamup.stores import Checksum, ObjectMeta
 from streamup.stores.s3 import Deadlines
-from streamup.upload import State
+from streamup.upload import LIVE, State
 
 pytest_plugins = ["weed", "store_proxy"]
 
@@ -81,12 +81,21 @@ def meanwhile(act):
     """Somebody does this after the effect, and before we look. The answer is lost."""
 
     def arrange(store, end):
+        after_a_200(act)(store, end)
+        store.fail(end, DROP)
+
+    return arrange
+
+
+def after_a_200(act):
+    """Somebody does this when the answer is there, and before we look."""
+
+    def arrange(store, end):
         async def plan(operation, _):
             if operation == "head" and store.calls[end] == 1 and not store.meddled:
                 store.meddled = True
                 act(store)
 
-        store.fail(end, DROP)
         store.plan = plan
 
     return arrange
@@ -243,6 +252,18 @@ CASES = {
         options=(("idempotent_complete", True),),
     ),
     "removed after a 200": Case(faults(end=Keeps(lost)), gone=True),
+    "removed after a 200 that proves nothing": Case(
+        faults(end=Keeps(lost)), put="conflict:", multipart="conflict:", checksums=(Checksum.NONE,)
+    ),
+    "replaced after a 200 that proves nothing": Case(
+        after_a_200(foreign), put="conflict:", multipart="conflict:", checksums=(Checksum.NONE,), before=True
+    ),
+    "not seen for a while after a 200 that proves nothing": Case(
+        faults(head=[None, *[Tells(lambda _: None)] * 2]), only="put", checksums=(Checksum.NONE,)
+    ),
+    "not seen for a while after a 200 that proves nothing, of parts": Case(
+        faults(head=[Tells(lambda _: None)] * 2), only="multipart", checksums=(Checksum.NONE,)
+    ),
     # Ours, and not whole.
     "damaged, and said so": Case(faults(end=Keeps(flipped)), put=DAMAGED, multipart=DAMAGED),
     "damaged, and only the answer says so": Case(
@@ -253,14 +274,25 @@ CASES = {
     "shortened, and nobody says so": Case(
         faults(end=Keeps(shortened)), put=DAMAGED, multipart=DAMAGED, checksums=(Checksum.NONE,)
     ),
+    "looks damaged, once": Case(faults(end=DROP, head=[None, shows(checksums={"crc64nvme": "AAAA"})]), only="put"),
+    "looks damaged, once, after parts": Case(
+        faults(end=DROP, head=shows(checksums={"crc64nvme": "AAAA"})), only="multipart"
+    ),
+    "looks shorter, once": Case(faults(end=DROP, head=[None, shows(size=3)]), only="put", checksums=ANY),
+    "looks shorter, once, after parts": Case(faults(end=DROP, head=shows(size=3)), only="multipart", checksums=ANY),
+    "looks damaged, and then like nothing": Case(
+        faults(end=DROP, head=[shows(checksums={"crc64nvme": "AAAA"}), *[shows(checksums={})] * 9]),
+        multipart=DAMAGED,
+        only="multipart",
+    ),
     "a SHA-256 that is another": Case(
-        faults(end=DROP, head=[None, shows(checksums={"sha256": "AAAA"})]),
+        faults(end=DROP, head=[None, *[shows(checksums={"sha256": "AAAA"})] * 2]),
         put=DAMAGED,
         only="put",
         checksums=(Checksum.SHA256,),
     ),
     "a composite that is another": Case(
-        faults(end=DROP, head=shows(checksums={"sha256": "AAAA-3"})),
+        faults(end=DROP, head=[shows(checksums={"sha256": "AAAA-3"})] * 2),
         multipart=DAMAGED,
         only="multipart",
         checksums=(Checksum.SHA256,),
@@ -383,7 +415,7 @@ async def test_so_does_every_restart(tmp_path, *, case, kind, checksum, when):
                 return
             world.store.plan = killer.plan
             upload, drain = await world.again()
-            if upload.state is not State.COMPLETE:
+            if upload.state in LIVE:
                 await drain.run()
             check(world, upload, case, data)
             if getattr(case, kind) is COMPLETE and not case.gone:

@@ -60,7 +60,7 @@ async def until(condition):
 def no_waiting(monkeypatch):
     monkeypatch.setattr(module, "BACKOFF_FIRST_SECONDS", 0.001)
     monkeypatch.setattr(module, "BACKOFF_MOST_SECONDS", 0.002)
-    monkeypatch.setattr(completion, "LISTING_FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(completion, "STALE_FIRST_SECONDS", 0.001)
 
 
 class Clock:

@@ -41,6 +41,7 @@ EXPLAINED = (
     ("precondition:", "taken"),
     ("conflict:", "meddled"),
     ("conflict: another request", "conflict"),
+    ("conflict: the object was completed", "not kept"),
     ("the store has lost", "aborted"),
     ("the store refused", "damaged"),
     ("the object in the store is not what was sent", "rotten"),
@@ -261,7 +262,9 @@ class Judge:
                 known = self.hurt(model) if fault == "disk" else fault in model.faults
                 known |= fault == "read" and self.hurt(model, "read")
                 known |= fault == "sync" and self.hurt(model, "sync", "sync_directory")
-                known |= fault in {"conflict", "damaged"} and any(fault in kind for kind in self.world.weather.happened)
+                known |= fault in {"conflict", "damaged", "not kept"} and any(
+                    fault in kind for kind in self.world.weather.happened
+                )
                 known |= fault == "taken" and model.key in self.world.keys_written
                 known |= fault == "wrong digest" and self._said_of_others(model)
                 known |= fault == "power cut" and self.hurt(model)

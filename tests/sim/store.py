@@ -18,7 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from fake_store import DROP, Arrives, Damages, FakeObject, FakeStore, Fault, Keeps, Tells, flipped, shortened
+from fake_store import DROP, Arrives, Damages, FakeObject, FakeStore, Fault, Keeps, Tells, flipped, lost, shortened
 
 from streamup.errors import AccessDenied, CredentialsExpired, StoreConflict, StoreThrottled, StoreUnavailable
 from streamup.stores import Checksum, ObjectMeta, PartBody, StoredObject
@@ -43,6 +43,7 @@ TROUBLES: Mapping[str, tuple[Sequence[str], Sequence[Fault]]] = {
     "damaged on its way": (("put_part", "put_object"), (Arrives(flipped), Arrives(shortened))),
     "kept wrong": (WHOLE, (Keeps(flipped), Keeps(shortened))),
     "told wrong": (WHOLE, (Tells(_without_checksums),)),
+    "not kept": (WHOLE, ((Keeps(lost), Tells(_without_checksums)),)),
 }
 """Kinds of trouble: which operations meet them (none are named: all do), and what it is."""
 
@@ -73,7 +74,7 @@ class Weather:
             self.happened[f"{operation} is slow"] += 1
             faults.append(self.choices.uniform(1, 20))
         trouble = self._trouble(operation)
-        return tuple(faults) if trouble is None else (*faults, trouble)
+        return (*faults, *(trouble if isinstance(trouble, tuple) else (trouble,)))
 
     def _trouble(self, operation: str) -> Fault:
         """The one that this call meets, if any."""
