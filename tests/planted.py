@@ -1090,9 +1090,9 @@ IN_A_HURRY = Bug(
 IMPATIENT = Bug(
     "No bug: the server waits for its store for seconds, and not for minutes.",
     Patch(
-        "stores.s3:S3Store.__init__",
+        "stores.s3:S3Store.__aenter__",
         """
-        -self.deadlines = deadlines
+         session = AioSession()
         +self.deadlines = Deadlines(connect=2, control=3, complete=4, part=3, bytes_per_second=4 << 20, stall=4)
         """,
     ),
