@@ -36,6 +36,7 @@ Transaction = Callable[[sqlite3.Connection], Any]
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    INSERT INTO setting VALUES ('name', lower(hex(randomblob(8))));
     CREATE TABLE upload (
         id TEXT PRIMARY KEY, key TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL, reason TEXT,
         created REAL NOT NULL, touched REAL, ended REAL,
@@ -255,6 +256,10 @@ class Checkpoint:
                 return
 
     # -- questions ----------------------------------------------------------------------------------------------
+
+    async def name(self) -> str:
+        """A random name of this state directory, which stays; of one that an older streamup has made, none."""
+        return await self._ask(lambda db: _setting(db, "name") or "")
 
     async def boot_id(self) -> str | None:
         """The boot during which this state was last written."""

@@ -245,26 +245,27 @@ async def _ask_store(store: S3Store, uploader: Uploader, stack: AsyncExitStack) 
     """Find out what the store can do before anything is sent to it. A store that is away now is asked again later:
     streams go on while it is away, and so they must when this process is restarted meanwhile.
     """
+    name = await uploader.checkpoint.name()
     try:
         async with asyncio.timeout(PROBE_SECONDS):
-            await _probe(store)
+            await _probe(store, name)
     except (StoreUnavailable, TimeoutError) as error:
         log.warning("the store cannot be asked now; uploads are taken, and wait in the spool: %s", error or "no answer")
         uploader.opened.clear()
-        later = asyncio.create_task(_probe_later(store, uploader), name="probe")
+        later = asyncio.create_task(_probe_later(store, uploader, name), name="probe")
         stack.callback(later.cancel)
 
 
-async def _probe(store: S3Store) -> None:
-    for shortcoming in await probe(store):
+async def _probe(store: S3Store, name: str) -> None:
+    for shortcoming in await probe(store, name):
         log.warning("%s", shortcoming)
 
 
-async def _probe_later(store: S3Store, uploader: Uploader) -> None:
+async def _probe_later(store: S3Store, uploader: Uploader, name: str) -> None:
     while not uploader.opened.is_set():
         await asyncio.sleep(PROBE_AGAIN_SECONDS)
         try:
-            await _probe(store)
+            await _probe(store, name)
         except StoreUnavailable:
             continue
         except (ConfigError, StoreError) as error:

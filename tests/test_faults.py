@@ -738,7 +738,7 @@ async def test_a_pause_has_a_minimum_and_then_ends_with_the_success_of_others(pr
 async def test_the_store_is_asked_again_after_it_has_refused_a_probe(process, monkeypatch, caplog):
     answers = [StoreUnavailable("away"), StoreRefused("the bucket is being moved"), None]
 
-    async def probe(_):
+    async def probe(*_):
         if answer := answers.pop(0):
             raise answer
 
@@ -746,7 +746,7 @@ async def test_the_store_is_asked_again_after_it_has_refused_a_probe(process, mo
     monkeypatch.setattr(service, "PROBE_AGAIN_SECONDS", 0.001)
     process.uploader.opened.clear()
     with caplog.at_level(logging.ERROR):
-        await service._probe_later(process.store, process.uploader)
+        await service._probe_later(process.store, process.uploader, "name")
     assert (True, []) == (process.uploader.opened.is_set(), answers)
     assert "the bucket is being moved" in caplog.text
 

@@ -208,6 +208,6 @@ async def test_an_object_under_another_key_can_be_seen_and_replaced(store, weed,
 
 
 async def test_every_prefix_is_tried_at_the_start_and_nothing_stays_there(store):
-    assert await probe(store) == ()
+    assert await probe(store, "name") == ()
     for prefix in RULES.prefixes:
         assert [found async for found in store.list_multiparts(prefix)] == []

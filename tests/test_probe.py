@@ -4,16 +4,19 @@ from dataclasses import replace
 
 import pytest
 from moto.server import ThreadedMotoServer
+from process import prefix_of, until
+from store_proxy import HELD_SECONDS, Fault, on
 from wire import answer, error, store_at
 
 from streamup import errors
 from streamup.object_options import ObjectRules
 from streamup.stores import StoreLimits
+from streamup.stores.experiments import MARK
 from streamup.stores.probe import _shortcomings, probe
 from streamup.stores.profiles import BOTH, UNKNOWN, recognise
 from streamup.stores.s3 import S3Store
 
-pytest_plugins = ["weed", "wire"]
+pytest_plugins = ["weed", "process", "store_proxy", "wire"]
 
 
 async def left_behind(store):
@@ -23,11 +26,32 @@ async def left_behind(store):
 async def test_seaweedfs_has_no_shortcomings(weed):
     async with weed.store("probe") as store:
         assert store.profile is UNKNOWN
-        assert await probe(store) == ()
+        assert await probe(store, "name") == ()
         assert store.profile == recognise("SeaweedFS", "")
         assert store.conditional_writes
         assert store.limits.max_parts == 9_999
         assert await left_behind(store) == []
+
+
+def test_what_a_start_that_died_meanwhile_has_left_is_removed_by_the_next_one(serve, bucket, store_proxy, tmp_path):
+    """The object, and the multipart uploads: of the bucket, and of a prefix with options of its own."""
+    options = tmp_path / "streamup.toml"
+    options.write_text('[prefix."cold/"]\nstorage-class = "STANDARD"\n')
+    server = serve(f"--config={options}")
+    place = prefix_of(server)
+    behind = server.store
+    server.store = tuple(word.replace(bucket.endpoint_url, store_proxy.url) for word in behind)
+    aborting = on("AbortMultipartUpload", Fault(wait=HELD_SECONDS), 2)
+    store_proxy.rule = aborting
+    server.spawn()
+    until(lambda: store_proxy.seen["AbortMultipartUpload"] == 2)
+    server.kill()
+    (left,) = bucket.keys(place)
+    assert left.startswith(MARK)
+    assert {f"cold/{left}"} == set(bucket.multiparts(place))
+    server.store = behind
+    server.start()
+    assert ([], []) == (bucket.keys(place), bucket.multiparts(place))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +71,7 @@ async def moto_store(moto):
 
 async def test_a_store_that_takes_checksums_but_does_not_compare_them_is_found_out(moto_store):
     await moto_store.create_bucket()
-    first, second = await probe(moto_store)
+    first, second = await probe(moto_store, "name")
     assert "neither CRC64NVME nor Content-MD5" in first
     assert "SHA-256" in second
     assert moto_store.profile == replace(UNKNOWN, conditional_put=True, conditional_complete=True, content_md5=False)
@@ -57,13 +81,13 @@ async def test_a_store_that_takes_checksums_but_does_not_compare_them_is_found_o
 async def test_a_missing_bucket_refuses_the_start(weed):
     async with weed.store(bucket="no-such-bucket") as store:
         with pytest.raises(errors.ConfigError, match=r"no bucket 'no-such-bucket'.*Create it"):
-            await probe(store)
+            await probe(store, "name")
 
 
 async def test_wrong_keys_refuse_the_start(weed):
     async with weed.store(secret_key="wrong") as store:
         with pytest.raises(errors.ConfigError, match="does not let these credentials in"):
-            await probe(store)
+            await probe(store, "name")
         assert store.profile is UNKNOWN
 
 
@@ -119,7 +143,7 @@ async def test_a_missing_permission_is_named(wire, missing):
     wire.reply = permitting(*(step for step, _ in STEPS[:missing]))
     async with store_at(wire, profile=UNKNOWN) as store:
         with pytest.raises(errors.ConfigError, match=f"lack {STEPS[missing][1]} on bucket 'bucket'"):
-            await probe(store)
+            await probe(store, "name")
 
 
 async def test_a_store_that_knows_only_content_md5(wire):
@@ -132,7 +156,7 @@ async def test_a_store_that_knows_only_content_md5(wire):
 
     wire.reply = reply
     async with store_at(wire, profile=UNKNOWN) as store:
-        sentences = await probe(store)
+        sentences = await probe(store, "name")
         assert store.profile == UNKNOWN
     assert [" ".join(sentence.split()[:6]) for sentence in sentences] == [
         "This store does not check CRC64NVME:",
@@ -149,7 +173,7 @@ async def test_a_prefix_whose_options_the_store_refuses_refuses_the_start(wire, 
     rules = ObjectRules(prefixes={"warm/": {"acl": "private"}, "cold/": {"storage_class": "GLACIER"}})
     async with store_at(wire, profile=UNKNOWN, objects=rules) as store:
         with pytest.raises(errors.ConfigError, match=rf"an upload below cold/ .*prefix\.'cold/'.*{code}"):
-            await probe(store)
+            await probe(store, "name")
     created = [request for request in wire.requests if request.method == "POST" and "warm/.streamup-" in request.target]
     assert [request.headers["x-amz-acl"] for request in created] == ["private"]
 
@@ -162,7 +186,7 @@ def test_equal_parts_are_said():
 async def test_what_may_not_be_deleted_is_named(wire):
     wire.reply = permitting(*(step for step, _ in STEPS))
     async with store_at(wire, profile=UNKNOWN) as store:
-        *_, last = await probe(store)
+        *_, last = await probe(store, "name")
     assert last.startswith("The object some/prefix/.streamup-probe-")
     assert last.endswith("these credentials lack s3:DeleteObject.")
 
@@ -175,14 +199,14 @@ async def test_no_credentials_refuse_the_start(wire, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     async with store_at(wire, access_key=None, secret_key=None) as store:
         with pytest.raises(errors.ConfigError, match="There are no credentials"):
-            await probe(store)
+            await probe(store, "name")
 
 
 async def test_a_store_that_is_down_is_not_a_mistake_in_the_configuration(wire):
     wire.reply = lambda _: answer(503, error("SlowDown"))
     async with store_at(wire, profile=UNKNOWN) as store:
         with pytest.raises(errors.StoreUnavailable):
-            await probe(store)
+            await probe(store, "name")
         assert store.profile is UNKNOWN
 
 
@@ -191,5 +215,5 @@ async def test_a_store_that_goes_down_meanwhile_keeps_its_profile(wire):
     wire.reply = lambda request: answer(500) if request.method == "POST" else allowed(request)
     async with store_at(wire, profile=UNKNOWN) as store:
         with pytest.raises(errors.StoreUnavailable):
-            await probe(store)
+            await probe(store, "name")
         assert store.profile is UNKNOWN

@@ -129,8 +129,9 @@ class Compared(StrEnum):
 
 
 @asynccontextmanager
-async def trial(store: S3Store, known: StoreProfile) -> AsyncIterator[Trial]:
-    """A `Trial` under a random key. Call its `clean` in the end, whatever happened.
+async def trial(store: S3Store, known: StoreProfile, name: str = "") -> AsyncIterator[Trial]:
+    """A `Trial` under a key of this name, which nobody else uses meanwhile; a random one, if there is none. Call its
+    `clean` in the end, whatever happened.
 
     Meanwhile the store is asked for everything (`Trial.ask_for`), and afterwards it goes by what it did before.
     """
@@ -139,7 +140,7 @@ async def trial(store: S3Store, known: StoreProfile) -> AsyncIterator[Trial]:
         with TemporaryDirectory(prefix="streamup-probe-") as directory:
             path = Path(directory) / "part"
             path.write_bytes(CONTENT)
-            yield Trial(store, known, f"{MARK}{secrets.token_hex(8)}", path)
+            yield Trial(store, known, MARK + (name or secrets.token_hex(8)), path)
     finally:
         store.adopt(before)
 
@@ -360,9 +361,10 @@ class Trial:
 
     async def clean(self) -> list[str]:
         """Abort what is unfinished, delete the object. Returns a sentence for each thing that stays, or may stay."""
-        with suppress(StoreError):  # a creation whose answer was lost
-            async for found in self.store.list_multiparts(self.key):
-                self.multiparts[found.multipart_id] = found.key
+        with suppress(StoreError):  # a creation whose answer was lost, or that of a process which has died
+            for prefix in ("", *self.store.objects.prefixes):
+                async for found in self.store.list_multiparts(prefix + self.key):
+                    self.multiparts[found.multipart_id] = found.key
         place = f"{self.store.prefix}{self.key}"
         remarks = [
             f"The multipart upload {multipart_id} of {self.store.prefix}{key} may have stayed behind: {error}"

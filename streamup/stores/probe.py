@@ -12,14 +12,15 @@ from streamup.stores.profiles import BOTH, StoreProfile
 from streamup.stores.s3 import S3Store
 
 
-async def probe(store: S3Store) -> tuple[str, ...]:
+async def probe(store: S3Store, name: str) -> tuple[str, ...]:
     """Find out what the store can do and let it `adopt` that. Returns a sentence for each thing it cannot do.
 
+    `name` is the server's own, and the same at each start: what one has left that died meanwhile goes with the next.
     Raises `ConfigError` if the bucket or a permission is missing, `StoreUnavailable` if the store cannot be asked now.
     """
     known = await _known(store)
     store.adopt(known)
-    async with trial(store, known) as begun:
+    async with trial(store, known, name) as begun:
         found, remarks = await _found(begun)
     store.adopt(found)
     return (*_shortcomings(found), *remarks)
