@@ -32,7 +32,7 @@ from invariants import Broken, Invariant
 from keystream import Keystream
 from killing import LIVE, program
 from process import MIB, PART, Bucket, Fresh, Server, bucket_at, prefix_of
-from resuming import Way, digests, live, ranges, sha256, small, tus
+from resuming import Way, checked_tus, digests, live, ranges, sha256, small
 from senders import Sent, cancelled
 from store_chaos import KINDS, STORMS, Chaos, Kind
 from store_proxy import Request, StoreProxy, proxy_to
@@ -172,7 +172,7 @@ class World:
     def _way(self, sent: Sent, chosen: random.Random) -> Way:
         ways = [small, live]
         if sent.size > 1:
-            ways += [ranges, tus, digests]
+            ways += [ranges, checked_tus, digests]
         if sent.size > 1 and not sent.key.startswith(WRITTEN_AGAIN) and chosen.random() < 0.05:
             return cancelled
         way = chosen.choice(ways)
