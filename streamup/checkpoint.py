@@ -130,6 +130,8 @@ class Checkpoint:
         self._executor = executor
         self._migrations = migrations
         self._db: sqlite3.Connection
+        self.name = ""
+        """The random name of this state directory, once it is open; one that an older streamup has made has none."""
         self._waiting: list[tuple[Transaction, asyncio.Future[Any]]] = []
         self._committing: asyncio.Task[None] | None = None
 
@@ -257,10 +259,6 @@ class Checkpoint:
 
     # -- questions ----------------------------------------------------------------------------------------------
 
-    async def name(self) -> str:
-        """A random name of this state directory, which stays; of one that an older streamup has made, none."""
-        return await self._ask(lambda db: _setting(db, "name") or "")
-
     async def boot_id(self) -> str | None:
         """The boot during which this state was last written."""
         return await self._ask(lambda db: _setting(db, "boot_id"))
@@ -372,6 +370,7 @@ class Checkpoint:
             for statement in filter(str.strip, script.split(";")):
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {number}")
+        self.name = _setting(self._db, "name") or ""
         self._db.execute("COMMIT")
 
     async def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:

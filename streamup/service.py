@@ -126,7 +126,7 @@ async def _start(config: Config, stack: AsyncExitStack) -> Server:
     files = Files()
     jitter = random.Random()  # noqa: S311 - spreads retries, protects nothing
     uploader = Uploader(store, checkpoint, files, parallel_parts=config.parallel_parts, clock=time.time, jitter=jitter)
-    await _ask_store(store, uploader, stack)
+    await _ask_store(store, uploader, checkpoint.name, stack)
     share = config.share(config.spool_bytes)
     spool = Spool(directory, config.spool_bytes, files, floor=config.disk_floor_bytes, share=share)
     uploads = Uploads(
@@ -241,11 +241,10 @@ def store_for(config: Config, local: LocalStore | None = None, observe: Observer
     )
 
 
-async def _ask_store(store: S3Store, uploader: Uploader, stack: AsyncExitStack) -> None:
+async def _ask_store(store: S3Store, uploader: Uploader, name: str, stack: AsyncExitStack) -> None:
     """Find out what the store can do before anything is sent to it. A store that is away now is asked again later:
     streams go on while it is away, and so they must when this process is restarted meanwhile.
     """
-    name = await uploader.checkpoint.name()
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             await _probe(store, name)

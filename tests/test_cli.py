@@ -359,7 +359,7 @@ async def test_a_store_that_is_away_does_not_stop_the_start(monkeypatch, caplog)
     async with AsyncExitStack() as stack:
         store = await service._open_store(config, Metrics(), stack)
         uploader = Uploader(store, None, Files(), parallel_parts=1, clock=time.time, jitter=random.Random())
-        await service._ask_store(store, uploader, stack)
+        await service._ask_store(store, uploader, "name", stack)
         assert "the store cannot be asked now" in caplog.text
         assert not uploader.opened.is_set(), "nothing is sent to a store that nobody knows"
         moto = ThreadedMotoServer(ip_address="127.0.0.1", port=port)
