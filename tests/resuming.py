@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 import http.client
 import itertools
+import math
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -354,6 +355,9 @@ class Client:
     rng: random.Random
     heard: Callable[[], None] = lambda: None
     again: tuple[type[Exception], ...] = AGAIN
+    most: float = math.inf
+    """How many objects it remembers: then it waits until somebody has taken one out of `sendings`."""
+
     sendings: list[Sending] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -361,6 +365,8 @@ class Client:
         """Until it is stopped, in the middle of an object."""
         while not stop.is_set():
             self.finish(stop)
+            while len(self.sendings) >= self.most and not stop.wait(0.01):
+                pass
             if not stop.is_set():
                 self.begin()
 

@@ -43,6 +43,9 @@ KINDS = (
 )
 """Who sends at the same time, and how small and how large an object."""
 
+UNCOMPARED = 8
+"""How many objects a client is ahead of those who compare them, at most: they are in memory until then."""
+
 FINISHES_WITHIN = 60.0
 """Seconds that a client has for what it was sending when the last kill was over, on a busy machine."""
 
@@ -53,7 +56,7 @@ def run(size: Size, seed: int, planted: str | None = None, *, serve: Fresh | Non
     with servers(serve) as fresh, replayed("four clients", "kill_at_random", size, seed):
         trial = Trial(fresh(program=program(planted)), fresh.bucket, counts=Counter(kills=0))
         names = [(kind, kind.way.__name__, random.Random(rng.random())) for kind in KINDS]
-        clients = [Client(trial.server, name, kind, own, again=GONE) for kind, name, own in names]
+        clients = [Client(trial.server, name, kind, own, again=GONE, most=UNCOMPARED) for kind, name, own in names]
         trial.start()
         stop = threading.Event()
         with ThreadPoolExecutor(len(clients)) as pool:
