@@ -44,6 +44,7 @@ EXPLAINED = (
     ("conflict: the object was completed", "not kept"),
     ("the store has lost", "aborted"),
     ("the store refused", "damaged"),
+    ("the store refused: the answer names another checksum", "rotten"),  # and by now the key is a stranger's
     ("the object in the store is not what was sent", "rotten"),
 )
 """Why an upload may have failed, and what must have been done to it then."""
