@@ -43,6 +43,7 @@ EXPLAINED = (
     ("conflict: another request", "conflict"),
     ("conflict: the object was completed", "not kept"),
     ("the store has lost", "aborted"),
+    ("the store has lost the multipart upload, and there is no object", "not kept"),  # its 200 died with a process
     ("the store refused", "damaged"),
     ("the store refused: the answer names another checksum", "rotten"),  # and by now the key is a stranger's
     ("the object in the store is not what was sent", "rotten"),
