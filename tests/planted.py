@@ -287,7 +287,7 @@ PARTS = {
             +number = len(upload.receipts) + 1
             """,
         ),
-        simulation=LOSS,
+        simulation=(*LOSS, Invariant.KNOWN),  # it counts on receipts that are not there
     ),
     "checksum_of_what_was_meant": Bug(
         "The checksum runs over the bytes that were to be written, not over those that the disk took.",
@@ -606,7 +606,7 @@ WRITERS = {
             +        await self.live.accumulator.add(chunk, limit=self.terms.limit)
             """,
         ),
-        simulation=(*LOSS, Invariant.ENDS),  # a stop waits for a body that stalls
+        simulation=(*LOSS, Invariant.ENDS),  # a stop waits for it
     ),
     "a_stopped_writer_ends_well": Bug(
         "A writer that was stopped after its last byte has ended cleanly.",
@@ -743,7 +743,7 @@ WRITERS = {
             +if True:
             """,
         ),
-        simulation=(*LOSS, Invariant.BOUNDED),  # they fill one part file, and it has one reserve
+        simulation=(*LOSS, Invariant.BOUNDED),  # one gives back the budget in which the other writes
     ),
     "takes_more_than_the_length": Bug(
         "Bytes beyond the declared length are taken.",

@@ -147,14 +147,17 @@ CAMPAIGNS: dict[str, Callable[[str, int], None]] = {
 }
 
 RARE = {
-    *("a_200_is_proof", "a_full_disk_passes", "a_lost_answer_is_success", "a_refusal_tells_what_was_received"),
-    *("checksum_of_what_was_meant", "checksums_are_not_compared", "claims_what_was_not_synced"),
-    *("completes_again_blindly", "counts_what_was_meant", "creates_unannounced", "does_not_cut"),
-    *("does_not_wait_for_the_old_writer", "expires_what_has_a_writer", "ignores_a_failed_commit"),
-    *("ignores_a_failed_sync", "offset_is_a_sum", "opens_what_was_promised", "size_is_not_compared"),
-    *("skips_the_digest", "skips_the_digest_of_the_whole"),
+    *("a_200_is_proof", "a_full_disk_passes", "a_lost_answer_is_success"),
+    *("a_refusal_tells_what_was_received", "checksum_of_what_was_meant", "checksums_are_not_compared"),
+    *("claims_what_was_not_synced", "completes_again_blindly", "counts_what_was_meant"),
+    *("creates_unannounced", "does_not_cut", "does_not_wait_for_the_old_writer", "expires_what_has_a_writer"),
+    *("forgets_new_names", "ignores_a_failed_commit", "ignores_a_failed_sync", "notes_the_boot_first"),
+    *("offset_is_a_sum", "opens_what_was_promised", "size_is_not_compared", "skips_the_digest"),
+    "skips_the_digest_of_the_whole",
 }
-"""The simulation takes more than fifty schedules to show them, and CI has little time."""
+"""The simulation takes more than fifty schedules to show them, or did so once (which those are changes with every draw
+that the world makes more), and CI has little time.
+"""
 
 QUICK = {"simulation", "endings"}
 """They run in this process. The others start programs, take up to some minutes, and have tests of their own that go
