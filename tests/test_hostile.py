@@ -205,7 +205,7 @@ def unexplained(stored: Mapping[str, str], played: Iterable[Attempt]) -> list[st
 
 async def test_every_case_ends_as_the_table_says(start_service, monkeypatch):
     monkeypatch.setattr(listeners, "LINGER_SECONDS", 0.1)
-    service = await start_service(idle_seconds=0.5, head_seconds=1.0)
+    service = await start_service(idle_seconds=0.5, head_seconds=2.0)
     played = await play_all(attempts(["whole"], 0), service.address)
     found = {key: _md5(made.data) for key, made in service.store.objects.items()}
     wrong = [f"{why}: {attempt}" for attempt in played for why in objections(attempt, found.get(attempt.key))]

@@ -26,16 +26,17 @@ HOSTILE = [
 ]
 
 
+CHECKSUM = "x-amz-checksum-crc64nvme"
 INITIATED = "<InitiateMultipartUploadResult><UploadId>m</UploadId></InitiateMultipartUploadResult>"
 COMPLETED = "<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>"
 
 
 def as_s3(request: Request) -> bytes:
-    """A store where nothing is there yet, and all goes well."""
+    """A store where nothing is there yet, and all goes well: what it gets it names by its checksum."""
     if request.method == "POST":
         return answer(200, INITIATED if request.target.endswith("?uploads") else COMPLETED)
     if request.method == "PUT":
-        return answer(200, ETag='"e"')
+        return answer(200, "", **{"ETag": '"e"', CHECKSUM: request.headers.get(CHECKSUM, "")})
     status = {"HEAD": 404, "DELETE": 204}.get(request.method, 200)
     return answer(status, "<List></List>" if request.method == "GET" else "")
 
