@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 import test_uploads as base
+from fake_store import DROP, Keeps, flipped
 from test_uploads import (
     NOBODY,
     Body,
@@ -591,6 +592,27 @@ async def test_so_do_those_that_are_told_while_the_upload_ends(start, store):
         upload = await second.uploads.newest_ended("key", NOBODY)
         assert (State.COMPLETE, None) == (upload.state, upload.reason)
     assert store.objects["key"].data == b"abcdefgh"
+
+
+async def test_an_object_that_is_not_whole_is_no_success_when_a_power_cut_took_what_it_was_made_of(start, store):
+    """What is left to compare it with is the checksum that was committed before the store was asked."""
+    stored = store.hold("put_object")
+    store.fail("put_object", (Keeps(flipped), DROP))
+    async with start() as first:
+        disk = first.files = first.spool.files = first.uploader.files = Disk()
+        await first.uploads.write(await first.create(content_length=4), Body(b"abcd"))
+        await stored.reached()
+        looking = store.hold("head")
+        stored.release()
+        await looking.reached()
+        assert store.objects["key"].data not in {b"", b"abcd"}
+    disk.cut(first.spool.directory)
+    looking.release()
+    async with start("another boot") as second:
+        await until(lambda: not len(second.uploads.registry))
+        upload = await second.uploads.newest_ended("key", NOBODY)
+        assert (State.FAILED, {}) == (upload.state, store.objects)
+        assert "is not what was sent" in upload.reason
 
 
 # -- drains and upkeep --------------------------------------------------------------------------------------------
