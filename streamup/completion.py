@@ -69,11 +69,11 @@ class Completion:
         """
         key, attempt, refusals = self._upload.key, 0, 0
         doubtful = self._upload.state is State.COMPLETING
-        if self._upload.offset:
-            await self._shared.checkpoint.insist(self._sync)
         found = await self._look()
         if found and (proven := await self._prove(found)):
             return proven
+        if self._upload.offset:
+            await self._shared.checkpoint.insist(self._sync)
         self._upload.announce_completion(found.etag if found else None)
         await self._save()
         while True:

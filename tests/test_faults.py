@@ -615,6 +615,30 @@ async def test_an_object_that_is_not_whole_is_no_success_when_a_power_cut_took_w
         assert "is not what was sent" in upload.reason
 
 
+async def test_an_object_that_is_not_whole_goes_although_the_disk_fails_its_upload(start, store, monkeypatch):
+    """The object is looked at first: it may be there from before the process was killed."""
+    stored = store.hold("put_object")
+    store.fail("put_object", (Keeps(flipped), DROP))
+    async with start() as first:
+        live = await first.uploads.write(await first.create(content_length=4), Body(b"abcd"))
+        await first.uploads.announce(live)
+        await stored.reached()
+        looking = store.hold("head")
+        stored.release()
+        await looking.reached()
+        assert store.objects["key"].data not in {b"", b"abcd"}
+
+    def fails(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(base.FlakyFiles, "sync_directory", fails)
+    looking.release()
+    async with start() as second:
+        await until(lambda: not len(second.uploads.registry))
+        upload = await second.uploads.newest_ended("key", NOBODY)
+        assert (State.FAILED, {}) == (upload.state, store.objects)
+
+
 # -- drains and upkeep --------------------------------------------------------------------------------------------
 
 
