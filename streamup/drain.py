@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -91,9 +92,12 @@ class Drain:
             self._upload.fail(reason, self._shared.clock())
             if self._parts.distrusted:  # as in `registry.end`
                 self._parts.clear()
+            await self._save()
         else:
-            self._upload.finish(stored, self._shared.clock())
-        await self._save()
+            finished, now = copy(self._upload), self._shared.clock()
+            finished.finish(stored, now)
+            await self._save(finished)  # nobody is told of an end that a crash may take back: an offset would fall
+            self._upload.finish(stored, now)
         failpoint("after_complete")
 
     async def _complete(self) -> StoredObject:
@@ -117,9 +121,9 @@ class Drain:
         if self._upload.multipart_id is not None:
             await self._abort(self._upload.multipart_id)
 
-    async def _save(self) -> None:
+    async def _save(self, upload: Upload | None = None) -> None:
         """On a full disk as soon as there is room: no client waits for a drain."""
-        await self._shared.checkpoint.insist(partial(self._shared.checkpoint.save, self._upload))
+        await self._shared.checkpoint.insist(partial(self._shared.checkpoint.save, upload or self._upload))
 
     # -- parts --------------------------------------------------------------------------------------------------
 

@@ -212,6 +212,7 @@ class Handlers:
                 raise
             stored = None
         if live and (live.upload.state is State.OPEN or stored is None):
+            live.upload.require_certain()
             await self._uploads.announce(live)
             headers = {
                 "Upload-Offset": str(live.upload.offset),

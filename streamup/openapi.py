@@ -584,7 +584,7 @@ PATHS: Mapping[str, Json] = {
                     ),
                 )
             },
-            (*_DOOR, 404, 507),
+            (*_DOOR, 404, 423, 507),
             parameters=("Want-Repr-Digest",),
             description="It stops nobody.",
         ),

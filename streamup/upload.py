@@ -209,6 +209,13 @@ class Upload:
         if self.state is not State.OPEN:
             raise UploadBusy(f"All bytes of this upload have arrived; it is {self.state}.")
 
+    def require_certain(self) -> None:
+        """Raise `UploadBusy` while only the store knows whether these bytes are kept: the power failed while the object
+        was being stored, and took what nobody had been told of. Told to go on at byte 0, a client would send it again.
+        """
+        if self.state is State.COMPLETING and self.received != self.size:
+            raise UploadBusy("The power failed while this was being stored. The store has not said yet whether it was.")
+
     def aged(self, seconds: float | None, now: float) -> bool:
         """Whether it began so long ago (None: it never has). Then it takes no more bytes, and may still be sealed."""
         return seconds is not None and now - self.created >= seconds

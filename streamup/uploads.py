@@ -211,7 +211,8 @@ class Uploads:
     async def outcome(self, live: Live, seconds: float) -> Upload:
         """The upload once it has ended, or as it is after `seconds` or when the server stops; then at least durable.
 
-        Raises what it failed with: `PreconditionFailed`, `Gone`, ...; `CheckpointError` if memory cannot be trusted.
+        Raises what it failed with: `PreconditionFailed`, `Gone`, ...; `CheckpointError` if memory cannot be trusted;
+        `UploadBusy` if only the store knows.
         """
         await _within(min(seconds, PROMPT_SECONDS), live.ended, self.registry.released)
         if not live.ended.is_set():
@@ -224,6 +225,7 @@ class Uploads:
             raise CheckpointError("the upload is being read again")
         if error := live.upload.failure:
             raise error
+        live.upload.require_certain()
         return live.upload
 
     async def announce(self, live: Live) -> int:

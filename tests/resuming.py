@@ -150,7 +150,8 @@ class Sending:
             found = next((one for one in self.server.uploads(self.key) if one["state"] != "failed"), None)
         if found:
             self.id = found["id"]
-            self.hear(found["offset"], before)
+            if not (self.stored and found["state"] == "completing"):  # HEAD has told of the object, not of its upload
+                self.hear(found["offset"], before)
             if found["state"] == "failed" and not self.announced and not self.promised:
                 self.id = ""
                 return None
