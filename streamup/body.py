@@ -119,9 +119,9 @@ class RequestBody:
         since, self._last = now - self._last, now
         if now - self._began < GATHER_AFTER_SECONDS or not size or self._content.is_eof():
             return
-        seconds = min(GATHER_SECONDS, GATHER_BYTES * since / size)
+        seconds = gather_seconds(size, since)
         transport = self._request.transport
-        if seconds < GATHER_LEAST_SECONDS or transport is None or transport.get_extra_info("sslcontext"):
+        if not seconds or transport is None or transport.get_extra_info("sslcontext"):
             return
         if not transport.is_closing():
             transport.pause_reading()
@@ -151,6 +151,12 @@ class RequestBody:
         if not content.is_eof():
             self.interrupted = "the connection was lost"
         return b""
+
+
+def gather_seconds(size: int, since: float) -> float:
+    """How long to leave the socket alone after `size` bytes that came `since` seconds after those before; 0: not."""
+    seconds = min(GATHER_SECONDS, GATHER_BYTES * since / size)
+    return seconds if seconds >= GATHER_LEAST_SECONDS else 0.0
 
 
 def _go_on(transport: asyncio.Transport) -> None:

@@ -20,6 +20,7 @@ from statistics import median
 import pytest
 from process import MIB, Bucket, Fresh, Server, bucket_at
 from raw_client import CHUNKED, chunk, eventually, head
+from weed import Weed
 
 pytest_plugins = ["weed", "process"]
 pytestmark = pytest.mark.campaign
@@ -57,7 +58,7 @@ def sink() -> Iterator[Bucket]:
     with started(SINK) as process:
         assert process.stdout
         url = process.stdout.readline().decode().strip()
-        with bucket_at("sink", url, "key", "secret") as bucket:
+        with bucket_at(Weed(url, process.pid, "sink")) as bucket:
             yield bucket
 
 

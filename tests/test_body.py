@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from raw_client import LAST_CHUNK, PATIENCE_SECONDS, Client, chunk, eventually, head
 
-from streamup.body import RequestBody
+from streamup.body import GATHER_SECONDS, RequestBody, gather_seconds
 
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
 
@@ -264,20 +264,21 @@ async def test_what_comes_before_the_sender_leaves_is_read_after_a_pause(desk, c
     assert (body.interrupted is None) == whole
 
 
-@pytest.mark.usefixtures("_from_the_start")
-async def test_nobody_who_sends_much_waits(desk, connect, monkeypatch):
-    monkeypatch.setattr("streamup.body.GATHER_LEAST_SECONDS", 0.02)  # so slow is no machine
-    client = await connect()
-    await client.send(head("PUT", "/", CHUNKED))
-    request, body = await desk.body()
-    data = random.Random(4).randbytes(16 << 20)
-    sender = asyncio.create_task(client.send(chunk(data) + LAST_CHUNK))
-    received, paused = bytearray(), 0
-    while piece := await body.read():
-        received += piece
-        paused += not request.transport.is_reading()
-    await sender
-    assert (received, paused) == (data, 0)
+@pytest.mark.parametrize(
+    ("size", "since", "seconds"),
+    [
+        (4096, 0.016, GATHER_SECONDS),  # 2 Mbit/s
+        (1, 3.0, GATHER_SECONDS),
+        (4096, 0.001, 0.016),  # 64 KiB take that long at its rate
+        (64 << 10, 0.01, 0.01),
+        (64 << 10, 0.001, 0),
+        (256 << 10, 0.004, 0),  # 64 MB/s: what a fast sender brings, however late the loop reads it
+        (1 << 20, 0.02, 0),
+        (4096, 0.0, 0),
+    ],
+)
+async def test_nobody_who_sends_much_waits(size, since, seconds):
+    assert gather_seconds(size, since) == pytest.approx(seconds)
 
 
 async def test_a_young_body_is_read_at_once(desk, connect):
