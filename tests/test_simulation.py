@@ -181,7 +181,7 @@ def test_a_commit_is_as_durable_as_synchronous_says(synchronous, left):
 
 
 def test_the_ledger_knows_whose_byte_is_where():
-    model, first, second = Model("id", "key"), Claim(1, 10), Claim(2, 10, seals=True)
+    model, first, second = Model("id", "key", 0.0), Claim(1, 10), Claim(2, 10, seals=True)
     model.entered(first, 0)
     first.taken = 10
     model.announce(6, "to the second")

@@ -44,6 +44,7 @@ EXPLAINED = (
     ("conflict: the object was completed", "not kept"),
     ("the store has lost", "aborted"),
     ("the store has lost the multipart upload, and there is no object", "not kept"),  # its 200 died with a process
+    ("the store has lost the multipart upload, and there is no object of ours", "meddled"),
     ("the store refused", "damaged"),
     ("the store refused: the answer names another checksum", "rotten"),  # and by now the key is a stranger's
     ("the object in the store is not what was sent", "rotten"),
@@ -106,6 +107,12 @@ class Judge:
             return
         self.world.fail(Broken(Invariant.WHOLE, f"the object under {key} was removed, {model or 'of a stranger'}"))
 
+    def not_kept(self, key: str) -> None:
+        """The store says that it has stored an object, and has not."""
+        for live in self.world.process.uploads.registry[key]:
+            if live.upload.state is State.COMPLETING:
+                self.world.models[live.upload.id].faults.add("not kept")
+
     def require_stored(self, model: Model) -> None:
         """Somebody is told that it is complete."""
         if not model.stored or model.rotten == "visibly":
@@ -115,8 +122,11 @@ class Judge:
 
     def hurt(self, model: Model, *acts: str) -> bool:
         """Whether the disk has failed a file of this upload, or the directory, in one of these acts (none: in any)."""
-        names = {name.partition(".")[0] for act, name in self.world.process.disk.hurt if not acts or act in acts}
-        return model.id in names or DIRECTORY.name in names
+        return any(
+            (not acts or act in acts)
+            and (name.partition(".")[0] == model.id or (name == DIRECTORY.name and when >= model.began))
+            for (act, name), when in self.world.process.disk.hurt.items()
+        )
 
     def unheard(self, model: Model) -> bool:
         """Whether a sync of this upload has failed just now. A process that is killed before its loop knows of that
@@ -264,9 +274,7 @@ class Judge:
                 known = self.hurt(model) if fault == "disk" else fault in model.faults
                 known |= fault == "read" and self.hurt(model, "read")
                 known |= fault == "sync" and self.hurt(model, "sync", "sync_directory")
-                known |= fault in {"conflict", "damaged", "not kept"} and any(
-                    fault in kind for kind in self.world.weather.happened
-                )
+                known |= fault in {"conflict", "damaged"} and any(fault in kind for kind in self.world.weather.happened)
                 known |= fault == "taken" and model.key in self.world.keys_written
                 known |= fault == "wrong digest" and self._said_of_others(model)
                 known |= fault == "power cut" and self.hurt(model)

@@ -54,6 +54,7 @@ class Model:
 
     id: str
     key: str
+    began: float
     claims: list[Claim] = field(default_factory=list)
     words: list[Claim] = field(default_factory=list)
     announced: int = 0

@@ -83,3 +83,7 @@ class Process:
     def removed(self, key: str, before: FakeObject) -> None:
         if not self.dead:
             self.world.judge.removed(key, before)
+
+    def not_kept(self, key: str) -> None:
+        if not self.dead:
+            self.world.judge.not_kept(key)

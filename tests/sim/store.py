@@ -107,6 +107,7 @@ class Watcher(Protocol):
     def passage(self, name: str, /) -> None: ...
     def stored(self, key: str, made: FakeObject, sent: bytes, /) -> None: ...
     def removed(self, key: str, before: FakeObject, /) -> None: ...
+    def not_kept(self, key: str, /) -> None: ...
 
 
 class SimStore(FakeStore):
@@ -193,10 +194,12 @@ class SimStore(FakeStore):
             raise FileNotFoundError(str(path))
         return data[:size]
 
-    def _store(self, key: str, data: bytes, *others: Any, **options: Any) -> StoredObject:
+    def _store(self, key: str, data: bytes, kept: bytes | None, *others: Any, **options: Any) -> StoredObject:
         before = self.objects.get(key)
+        if kept is None:
+            self.watcher.not_kept(key)
         try:
-            return super()._store(key, data, *others, **options)
+            return super()._store(key, data, kept, *others, **options)
         finally:
             if (made := self.objects.get(key)) is not None and made is not before:
                 self.watcher.stored(key, made, data)

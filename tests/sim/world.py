@@ -376,7 +376,7 @@ class World:
     ) -> None:
         """A client begins an upload to this key."""
         self.numbers += 1
-        model = Model(f"u{self.numbers}", key)
+        model = Model(f"u{self.numbers}", key, self.now())
         self.models[model.id] = model
         if policy == "replace":
             self.keys_replaced.add(key)
