@@ -41,6 +41,6 @@ class Broken(AssertionError):
         self.invariant = invariant
         self.what = what
 
-    def __reduce__(self) -> tuple[type[Broken], tuple[Invariant, str]]:
-        """Campaigns in several processes tell theirs to the one that began them."""
-        return Broken, (self.invariant, self.what)
+    def __reduce__(self) -> tuple[type[Broken], tuple[Invariant, str], dict[str, object]]:
+        """Campaigns in several processes tell theirs, with all notes, to the one that began them."""
+        return Broken, (self.invariant, self.what), self.__dict__

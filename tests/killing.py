@@ -158,7 +158,9 @@ class Trial:
                     return
             if time.monotonic() > deadline:
                 invariant, what = next(iter(left.items()), (Invariant.ENDS, "it does not answer"))
-                raise Broken(invariant, f"after {ENDS_WITHIN:.0f} s: {what}")
+                broken = Broken(invariant, f"after {ENDS_WITHIN:.0f} s: {what}")
+                broken.add_note("Its log ends:\n" + "\n".join(self.server.log.splitlines()[-20:]))
+                raise broken
             time.sleep(0.01)  # other processes can only be asked again and again
 
     def killed(self) -> bool:

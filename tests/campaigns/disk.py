@@ -582,7 +582,7 @@ def gone(stage: Stage) -> None:
     kept, lost = stage.sending(server, "kept"), stage.sending(server, "lost", 400_000, 900_000)
     half = len(lost.data) // 2
     for sending in (kept, lost):
-        sending.attempt("PUT", {"Upload-Complete": "?0"}, sending.data[:half])
+        sending.attempt("PUT", {"Upload-Complete": "?0"}, sending.data[: len(sending.data) // 2])
     upload_id = server.open_upload("lost")["id"]
     spool.rename(away)
     require_told(server, "No such file")

@@ -28,7 +28,7 @@ BODY = content(12 * MIB + 345)
 """Of three parts."""
 
 KEY = "killed"
-SIDE_BY_SIDE = 2
+SIDE_BY_SIDE = {Size.CI: 2, Size.RELEASE: 4}
 
 MOST_PASSAGES = {Size.CI: 3, Size.RELEASE: 30}
 """Only `before_write` and `after_write` have more: one for each piece that a socket gives. `kill_at_calls` goes through
@@ -180,7 +180,7 @@ def run(size: Size, seed: int, planted: str | None = None, *, serve: Fresh | Non
     """CI: a sample. Release: everything."""
     figures, names = Figures("kills at failpoints", size, seed), set[str]()
     jobs = samples(seed) if size is Size.CI else everything(seed)
-    with servers(serve) as fresh, ThreadPoolExecutor(SIDE_BY_SIDE) as executor:
+    with servers(serve) as fresh, ThreadPoolExecutor(SIDE_BY_SIDE[size]) as executor:
         running = [executor.submit(job.run, fresh, planted) for job in jobs]
         try:
             for job, done in zip(jobs, running, strict=True):
