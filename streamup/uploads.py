@@ -428,8 +428,9 @@ class Uploads:
                 await self.registry.announce(live)
                 live.require_fresh()
             length = upload.length if body.length is None else body.length
-            adds = may_be_empty or body.content_length != 0
-            end = seal_at(body, start, length) if adds else None  # what adds nothing must not end it, now or later
+            end = seal_at(body, start, length)
+            if end == start and not may_be_empty:
+                end = None  # what adds nothing must not end it, now or after a crash
             guarded = dict(upload.guards)
             begin_append(upload, offset, body, end)
             upload.credential = grant.credential

@@ -148,6 +148,14 @@ async def test_an_empty_append_seals_nothing_after_a_restart(start, store):
     assert store.objects["key"].data == b"abcdefgh"
 
 
+@pytest.mark.parametrize("received", [b"", b"abcde"])
+async def test_nor_does_one_that_only_says_how_long_all_is(process, received):
+    """Its body has not ended, and if the process dies now it never will: nobody knows that nothing would have come."""
+    live = await process.interrupted(received)
+    writer = await process.create(policy="append", length=len(received))
+    assert (writer.live, live.upload.seal_at, live.upload.due) == (live, None, False)
+
+
 async def test_an_empty_append_that_is_stopped_before_it_feeds_seals_nothing(process, store):
     live = await process.interrupted(b"abcde")
     writer = await process.create(policy="append", content_length=0)
