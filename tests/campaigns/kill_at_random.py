@@ -29,8 +29,8 @@ class Amount(NamedTuple):
     size: int
 
 
-AMOUNTS = {Size.CI: Amount(12, 128 * MIB), Size.RELEASE: Amount(260, 4200 * MIB)}
-"""Two seeds of a release are more than 500 kills and 8 GiB."""
+AMOUNTS = {Size.CI: Amount(12, 128 * MIB), Size.RELEASE: Amount(130, 2100 * MIB)}
+"""Four seeds of a release are more than 500 kills and 8 GiB."""
 
 LIVES_SECONDS = {Size.CI: 0.4, Size.RELEASE: 1.2}
 """How long a process lives at most. Real time: the moment is the subject."""
