@@ -429,8 +429,8 @@ class Uploads:
                 live.require_fresh()
             length = upload.length if body.length is None else body.length
             end = seal_at(body, start, length)
-            if end == start and not may_be_empty:
-                end = None  # what adds nothing must not end it, now or after a crash
+            if not may_be_empty and (end == start or body.content_length == 0):
+                end = None  # what adds nothing must not end it: now, later, or after a crash
             guarded = dict(upload.guards)
             begin_append(upload, offset, body, end)
             upload.credential = grant.credential

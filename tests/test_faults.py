@@ -148,6 +148,12 @@ async def test_an_empty_append_seals_nothing_after_a_restart(start, store):
     assert store.objects["key"].data == b"abcdefgh"
 
 
+async def test_nor_is_it_said_where_all_ends_by_who_adds_nothing(process):
+    live = await process.interrupted(b"abcde")
+    await process.create(policy="append", content_length=0, length=9, seals_at_length=True)
+    assert live.upload.seal_at is None
+
+
 @pytest.mark.parametrize("received", [b"", b"abcde"])
 async def test_nor_does_one_that_only_says_how_long_all_is(process, received):
     """Its body has not ended, and if the process dies now it never will: nobody knows that nothing would have come."""
